@@ -1,0 +1,19 @@
+"""The errors a user can mend: one small class a cause, all of them `ValueError`."""
+
+__all__ = ["BarsError", "EnsembleKitError", "LeakageError", "TrackingError"]
+
+
+class EnsembleKitError(ValueError):
+    """Base of every error that says what is wrong, where, and how to mend it."""
+
+
+class BarsError(EnsembleKitError):
+    """Bars (or the file that holds them) cannot be used as they are."""
+
+
+class LeakageError(EnsembleKitError):
+    """Rows of the future would reach a fit, a score or a size."""
+
+
+class TrackingError(EnsembleKitError):
+    """A run, a registered model or its file cannot be found or read."""

@@ -1,0 +1,257 @@
+"""Targets of one or several horizons, and probabilities in one shape: (rows, horizons, classes).
+
+scikit-learn has two shapes for one thing: `(n, K)` for one output, a list of H arrays `(n, K)`
+for several. Inside the toolkit there is one, `(n, H, K)`; this module is the door between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+from ensemble_kit.exceptions import EnsembleKitError
+
+__all__ = [
+    "LOG_FLOOR",
+    "Targets",
+    "check_row_weights",
+    "place_columns",
+    "predict_log_proba",
+    "stack_horizons",
+    "unstack_horizons",
+]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+#: The log-probability of the impossible: log(float32 eps), as a float32 softmax would give it.
+LOG_FLOOR = float(np.log(np.finfo(np.float32).eps))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Classes and horizons of a target, and the target as class numbers.
+
+    Attributes
+    ----------
+    codes : ndarray of int64, shape (n, H)
+        The class number of each row and horizon.
+    classes : ndarray of shape (K,)
+        The labels, sorted; all horizons share them.
+    single : bool
+        Whether the target came as `(n,)`, so that answers go out as `(n,)`, too.
+    """
+
+    codes: IntArray
+    classes: NDArray[Any]
+    single: bool
+
+    @classmethod
+    def encode(cls, y: Any, *, classes: NDArray[Any] | None = None) -> Targets:
+        """Encode a target.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,) or (n, H)
+            Class labels, one column a horizon, none missing.
+        classes : ndarray of shape (K,), default=None
+            Known labels, instead of those found in `y`.
+
+        Returns
+        -------
+        Targets
+            Codes, classes and shape.
+
+        Raises
+        ------
+        EnsembleKitError
+            If a label is missing or unknown.
+        """
+        values = y.to_numpy() if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
+        single = values.ndim != 2 or (values.shape[1] == 1 and not isinstance(y, pd.DataFrame))
+        if single:
+            values = column_or_1d(values, warn=True).reshape(-1, 1)
+        if np.asarray(pd.isna(values)).any():
+            row = int(np.argmax(np.asarray(pd.isna(values)).any(axis=1)))
+            raise EnsembleKitError(
+                f"`y` must have no missing label (Input y contains NaN); row {row} has one. "
+                "Drop the rows that are not known yet with `labels.align(X)`, and give interior rows "
+                "that must not be learned `sample_weight` 0."
+            )
+        check_classification_targets(values if not single else values[:, 0])
+        flat = values.ravel()
+        if flat.dtype == object or flat.dtype.kind in "UT":
+            flat = flat.astype(str)
+        if classes is None:
+            classes, codes = np.unique(flat, return_inverse=True)
+        else:
+            codes = np.clip(np.searchsorted(classes, flat), 0, len(classes) - 1)
+            unknown = sorted(set(flat[classes[codes] != flat].tolist()))
+            if unknown:
+                raise EnsembleKitError(
+                    f"`y` must hold only the classes {classes.tolist()}; got {unknown} besides. "
+                    "Fit on data that has every class, or drop these rows."
+                )
+        return cls(codes.reshape(values.shape).astype(np.int64), classes, bool(single))
+
+    @property
+    def n_horizons(self) -> int:
+        """How many horizons."""
+        return self.codes.shape[1]
+
+    def decode(self, codes: IntArray) -> NDArray[Any]:
+        """Return labels for class numbers of shape (n, H), in the shape the target came in."""
+        labels: NDArray[Any] = self.classes[codes]
+        return labels[:, 0] if self.single else labels
+
+
+def stack_horizons(proba: Any) -> FloatArray:
+    """Bring probabilities (or their logs) to shape (n, H, K).
+
+    Parameters
+    ----------
+    proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
+        As scikit-learn's single-output and multi-output classifiers give them.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, H, K)
+        The same numbers.
+    """
+    if isinstance(proba, list | tuple):
+        return np.stack([np.asarray(p, dtype=np.float64) for p in proba], axis=1)
+    array = np.asarray(proba, dtype=np.float64)
+    if array.ndim not in (2, 3):
+        raise EnsembleKitError(
+            f"`proba` must have shape (n, K) or (n, H, K), or be a list of H arrays (n, K); got {array.shape}. "
+            "Pass what `predict_proba` returns."
+        )
+    return array[:, None, :] if array.ndim == 2 else array
+
+
+def unstack_horizons(proba: FloatArray, single: bool) -> Any:
+    """Bring probabilities of shape (n, H, K) to scikit-learn's shape.
+
+    Parameters
+    ----------
+    proba : ndarray of shape (n, H, K)
+        Probabilities or their logs.
+    single : bool
+        Whether there is one output.
+
+    Returns
+    -------
+    ndarray (n, K) or list of H ndarrays (n, K)
+        As `predict_proba` returns them.
+    """
+    return proba[:, 0, :] if single else [proba[:, h, :] for h in range(proba.shape[1])]
+
+
+def place_columns(log_proba: FloatArray, have: NDArray[Any], want: NDArray[Any]) -> FloatArray:
+    """Place log-probability columns by class; a class the model never saw gets the floor.
+
+    Parameters
+    ----------
+    log_proba : ndarray of shape (n, K)
+        Columns in the order of `have`.
+    have, want : ndarray of labels
+        The model's classes and those wanted (a superset).
+
+    Returns
+    -------
+    ndarray of shape (n, len(want))
+        Log-probabilities, no less than `LOG_FLOOR`.
+    """
+    placed = np.full((len(log_proba), len(want)), LOG_FLOOR)
+    labels = have.astype(str) if want.dtype.kind in "UT" else have
+    at = np.searchsorted(want, labels)
+    if (at >= len(want)).any() or (want[np.minimum(at, len(want) - 1)] != labels).any():
+        raise EnsembleKitError(
+            f"`classes_` must be among {want.tolist()}; got {have.tolist()}. Fit the model on the same target."
+        )
+    placed[:, at] = np.maximum(log_proba, LOG_FLOOR)
+    return placed
+
+
+def predict_log_proba(estimator: Any, X: Any, targets_classes: NDArray[Any]) -> FloatArray:
+    """Ask any fitted classifier for log-probabilities of shape (n, H, K), placed by class.
+
+    Parameters
+    ----------
+    estimator : classifier
+        With `predict_log_proba` or `predict_proba`; one output or several.
+    X : array-like of shape (n, n_features)
+        Rows to predict.
+    targets_classes : ndarray of shape (K,)
+        The classes wanted, sorted.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, H, K)
+        Log-probabilities, floored at `LOG_FLOOR`.
+    """
+    if hasattr(estimator, "predict_log_proba"):
+        # Foreign classifiers take the log of an exact 0; the floor mends it below.
+        with np.errstate(divide="ignore"):
+            answer = estimator.predict_log_proba(X)
+    else:
+        with np.errstate(divide="ignore"):
+            proba = estimator.predict_proba(X)
+            answer = [np.log(p) for p in proba] if isinstance(proba, list) else np.log(proba)
+    outputs: Sequence[Any] = answer if isinstance(answer, list) else [answer]
+    have = estimator.classes_ if isinstance(answer, list) else [estimator.classes_]
+    return np.stack(
+        [
+            place_columns(np.asarray(p, np.float64), np.asarray(c), targets_classes)
+            for p, c in zip(outputs, have, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def check_row_weights(sample_weight: Any, n: int) -> FloatArray:
+    """Check row weights: one a row, none negative, not all 0.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n,) or None
+        None weighs every row 1. A row of weight 0 is history only.
+    n : int
+        How many rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The weights.
+
+    Raises
+    ------
+    EnsembleKitError
+        If they do not fit the rows, are negative, not finite, or all 0.
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    if np.isscalar(sample_weight):
+        sample_weight = np.full(n, sample_weight)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n,):
+        raise EnsembleKitError(
+            f"`sample_weight` must have one weight a row, shape ({n},); got shape {weights.shape}. "
+            "Align it with the rows of `X` (sample_weight.shape == (n_samples,))."
+        )
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        row = int(np.argmax(~np.isfinite(weights) | (weights < 0)))
+        raise EnsembleKitError(
+            f"`sample_weight` must be finite and at least 0; got {float(weights[row]):g} at row {row}. "
+            "Use 0 for rows that are history only."
+        )
+    if not weights.any():
+        raise EnsembleKitError("`sample_weight` must be above 0 somewhere; got 0 on every row. Nothing can be learned.")
+    return weights
