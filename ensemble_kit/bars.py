@@ -132,7 +132,7 @@ def _check_index(index: pd.Index[Any], name: str) -> None:
 def _check_prices(bars: pd.DataFrame, name: str) -> None:
     prices = bars[list(PRICES)].to_numpy(np.float64)
     o, h, l, c = prices.T
-    faults: list[tuple[NDArray[np.bool_], str, str]] = [
+    faults: list[tuple[Any, str, str]] = [
         (np.isinf(prices).any(axis=1), "finite prices", "Set them to NaN or drop the rows"),
         ((prices <= 0).any(axis=1), "prices above 0", "Add a constant to a spread, or drop the rows"),
         (h < l, "high >= low", "Swap the two columns, or drop the rows"),
@@ -145,7 +145,8 @@ def _check_prices(bars: pd.DataFrame, name: str) -> None:
     if "volume" in bars:
         volume = bars["volume"].to_numpy(np.float64)
         faults.append(((volume < 0) | np.isinf(volume), "finite volume of at least 0", "Set it to NaN where unknown"))
-    for wrong, domain, cure in faults:
+    for flags, domain, cure in faults:
+        wrong = np.asarray(flags)
         if wrong.any():
             row = int(np.argmax(wrong))
             shown = ", ".join(f"{column}={float(value):g}" for column, value in zip(PRICES, prices[row], strict=True))

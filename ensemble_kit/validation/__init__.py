@@ -1,1 +1,34 @@
+"""Who may see what: folds, history, and the record of which rows each stage used."""
 
+from ensemble_kit.validation.fold import (
+    OutOfFold,
+    check_panel_index,
+    final_estimator,
+    fit_on_rows,
+    predict_on_rows,
+    take_rows,
+    walk_forward_predict,
+    weight_parameters,
+)
+from ensemble_kit.validation.lookback import lookback, rows_with_history
+from ensemble_kit.validation.split import WalkForwardSplit, check_fold
+from ensemble_kit.validation.usage import ALL_MEMBERS, REFIT, ROLES, RowUsage
+
+__all__ = [
+    "ALL_MEMBERS",
+    "REFIT",
+    "ROLES",
+    "OutOfFold",
+    "RowUsage",
+    "WalkForwardSplit",
+    "check_fold",
+    "check_panel_index",
+    "final_estimator",
+    "fit_on_rows",
+    "lookback",
+    "predict_on_rows",
+    "rows_with_history",
+    "take_rows",
+    "walk_forward_predict",
+    "weight_parameters",
+]

@@ -1,0 +1,264 @@
+"""Scores of class probabilities that know horizons, row weights and absent classes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+
+from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.targets import Targets, check_row_weights, stack_horizons
+
+__all__ = [
+    "auc_pr",
+    "auc_pr_by_class",
+    "brier_score",
+    "brier_skill",
+    "calibration_slope",
+    "expected_calibration_error",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+def auc_pr_by_class(
+    y: Any,
+    proba: Any,
+    *,
+    classes: Sequence[Any] | NDArray[Any],
+    events: Sequence[Any] | None = None,
+    sample_weight: Any = None,
+) -> pd.DataFrame:
+    """Area under the precision-recall curve (average precision) of each class and horizon.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, H)
+        Labels that came true.
+    proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
+        Probabilities or any scores of the classes.
+    classes : sequence of K labels
+        The labels of the columns.
+    events : sequence of labels, default=None
+        The classes to score; None for all.
+    sample_weight : array-like of shape (n,), default=None
+        Rows of weight 0 do not count.
+
+    Returns
+    -------
+    DataFrame of shape (H, n_events)
+        NaN, and a warning, where a class does not occur: there is nothing to find.
+
+    Notes
+    -----
+    A score proves nothing beside its prevalence: compare with `turn_rule` and with
+    `surrogate_bars`, which know what a hindsight label gives away at its bar.
+
+    Examples
+    --------
+    >>> from ensemble_kit.metrics import auc_pr_by_class
+    >>> auc_pr_by_class([0, 1, 1, 0], [[.8, .2], [.1, .9], [.7, .3], [.6, .4]], classes=[0, 1])
+          0         1
+    H0  1.0  0.833333
+    """
+    labels, codes, scores, weights = _aligned(y, proba, classes, sample_weight)
+    chosen = labels if events is None else np.asarray(events, dtype=labels.dtype)
+    if unknown := [event for event in chosen if event not in labels]:
+        raise EnsembleKitError(f"`events` must be among the classes {labels.tolist()}; got {unknown}.")
+    table = np.full((codes.shape[1], len(chosen)), np.nan)
+    for j, event in enumerate(chosen):
+        k = int(np.flatnonzero(labels == event)[0])
+        for h in range(codes.shape[1]):
+            hit = codes[:, h] == k
+            if hit.any():
+                table[h, j] = average_precision_score(hit, scores[:, h, k], sample_weight=weights)
+    absent = np.isnan(table)
+    if absent.any():
+        missing = sorted({str(chosen[j]) for j in np.flatnonzero(absent.any(axis=0))})
+        warnings.warn(
+            f"no row of class {', '.join(missing)} at some horizon: left out of the average of AUC-PR.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return pd.DataFrame(table, index=_horizon_names(codes.shape[1]), columns=list(chosen))
+
+
+def auc_pr(
+    y: Any,
+    proba: Any,
+    *,
+    classes: Sequence[Any] | NDArray[Any],
+    events: Sequence[Any] | None = None,
+    sample_weight: Any = None,
+) -> FloatArray:
+    """Mean AUC-PR over the classes that occur, one number a horizon.
+
+    Parameters
+    ----------
+    y, proba, classes, events, sample_weight : see `auc_pr_by_class`
+        The same.
+
+    Returns
+    -------
+    ndarray of shape (H,)
+        0 at a horizon where none of the classes occurs.
+    """
+    table = auc_pr_by_class(y, proba, classes=classes, events=events, sample_weight=sample_weight)
+    return table.mean(axis=1).fillna(0.0).to_numpy(np.float64)
+
+
+def brier_score(y: Any, proba: Any, *, classes: Sequence[Any] | NDArray[Any], sample_weight: Any = None) -> FloatArray:
+    """Mean squared distance of the probabilities from what came true, summed over classes.
+
+    Parameters
+    ----------
+    y, proba, classes, sample_weight : see `auc_pr_by_class`
+        The same; probabilities that sum to 1.
+
+    Returns
+    -------
+    ndarray of shape (H,)
+        In [0, 2]; 0 is perfect.
+
+    References
+    ----------
+    G. W. Brier, Verification of Forecasts Expressed in Terms of Probability, 1950.
+    """
+    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
+    truth = codes[:, :, None] == np.arange(len(labels))
+    return np.average(((p - truth) ** 2).sum(axis=2), axis=0, weights=weights)
+
+
+def brier_skill(
+    y: Any, proba: Any, prior: Any, *, classes: Sequence[Any] | NDArray[Any], sample_weight: Any = None
+) -> FloatArray:
+    """Share of the prior's Brier score that the probabilities save.
+
+    Parameters
+    ----------
+    y, proba, classes, sample_weight : see `auc_pr_by_class`
+        The same; probabilities that sum to 1.
+    prior : array-like of shape (K,) or (H, K)
+        Class shares of the training rows.
+
+    Returns
+    -------
+    ndarray of shape (H,)
+        1 is perfect, 0 is the prior, below 0 is worse than knowing nothing.
+    """
+    p = stack_horizons(proba)
+    constant = np.broadcast_to(np.asarray(prior, np.float64), p.shape)
+    score = brier_score(y, p, classes=classes, sample_weight=sample_weight)
+    return 1.0 - score / brier_score(y, constant, classes=classes, sample_weight=sample_weight)
+
+
+def calibration_slope(
+    y: Any,
+    proba: Any,
+    *,
+    classes: Sequence[Any] | NDArray[Any],
+    event: Any,
+    horizon: int = 0,
+    sample_weight: Any = None,
+) -> tuple[float, float]:
+    """Slope and intercept of what came true on the logit of its probability.
+
+    Parameters
+    ----------
+    y, proba, classes, sample_weight : see `auc_pr_by_class`
+        The same.
+    event : label
+        The class whose probability is judged.
+    horizon : int, default=0
+        Which horizon.
+
+    Returns
+    -------
+    slope, intercept : float
+        (1, 0) is calibrated; a slope below 1 is overconfident. NaN where the class does not
+        occur, occurs always, or its probability never varies.
+
+    References
+    ----------
+    D. R. Cox, Two Further Applications of a Model for Binary Regression, 1958.
+    """
+    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
+    k = int(np.flatnonzero(labels == np.asarray(event, dtype=labels.dtype))[0])
+    hit = codes[:, horizon] == k
+    score = logit(np.clip(p[:, horizon, k], 1e-12, 1 - 1e-12))
+    if hit.all() or not hit.any() or np.ptp(score) < 1e-12:
+        return float("nan"), float("nan")
+    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(score[:, None], hit, sample_weight=weights)
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
+
+
+def expected_calibration_error(
+    y: Any,
+    proba: Any,
+    *,
+    classes: Sequence[Any] | NDArray[Any],
+    events: Sequence[Any] | None = None,
+    n_bins: int = 15,
+    sample_weight: Any = None,
+) -> pd.DataFrame:
+    """Mean distance of predicted and observed shares over bins of equal mass, class by class.
+
+    Parameters
+    ----------
+    y, proba, classes, events, sample_weight : see `auc_pr_by_class`
+        The same.
+    n_bins : int, default=15
+        Bins by predicted probability, of equal weight.
+
+    Returns
+    -------
+    DataFrame of shape (H, n_events)
+        In [0, 1]. A constant prior has about 0, too: read it beside slope and skill.
+
+    References
+    ----------
+    M. P. Naeini, G. F. Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities
+    Using Bayesian Binning, AAAI 2015.
+    """
+    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
+    chosen = labels if events is None else np.asarray(events, dtype=labels.dtype)
+    table = np.zeros((codes.shape[1], len(chosen)))
+    for j, event in enumerate(chosen):
+        k = int(np.flatnonzero(labels == event)[0])
+        for h in range(codes.shape[1]):
+            order = np.argsort(p[:, h, k], kind="stable")
+            w = weights[order]
+            bins = np.minimum((np.cumsum(w) - w / 2) / w.sum() * n_bins, n_bins - 1).astype(int)
+            gap = w * (p[order, h, k] - (codes[order, h] == k))
+            table[h, j] = np.abs(np.bincount(bins, gap)).sum() / w.sum()
+    return pd.DataFrame(table, index=_horizon_names(codes.shape[1]), columns=list(chosen))
+
+
+def _horizon_names(n_horizons: int) -> list[str]:
+    return [f"H{h}" for h in range(n_horizons)]
+
+
+def _aligned(
+    y: Any, proba: Any, classes: Any, sample_weight: Any
+) -> tuple[NDArray[Any], NDArray[np.int64], FloatArray, FloatArray]:
+    """Return labels, class numbers, probabilities and weights of the rows that count."""
+    labels = np.asarray(classes)
+    labels = labels.astype(str) if labels.dtype.kind in "OUT" else labels
+    # Columns may come in any order of classes; class numbers need the sorted one.
+    order = np.argsort(labels)
+    targets = Targets.encode(y, classes=labels[order])
+    p = stack_horizons(proba)
+    if p.shape != (*targets.codes.shape, len(labels)):
+        raise EnsembleKitError(
+            f"`proba` must have shape {(*targets.codes.shape, len(labels))} to fit `y` and `classes`; got {p.shape}."
+        )
+    weights = check_row_weights(sample_weight, len(p))
+    rows = weights > 0
+    return labels[order], targets.codes[rows], p[rows][:, :, order], weights[rows]

@@ -1,0 +1,290 @@
+"""Fit and predict on chosen rows, so that windows see the real bars before and between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import has_fit_parameter
+
+from ensemble_kit.bars import RowKeys, row_keys
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba
+from ensemble_kit.validation.lookback import lookback, rows_with_history
+from ensemble_kit.validation.split import check_fold
+from ensemble_kit.validation.usage import RowUsage
+
+__all__ = [
+    "OutOfFold",
+    "check_panel_index",
+    "final_estimator",
+    "fit_on_rows",
+    "predict_on_rows",
+    "take_rows",
+    "walk_forward_predict",
+    "weight_parameters",
+]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Out-of-fold log-probabilities and who saw what.
+
+    Attributes
+    ----------
+    log_proba : ndarray of float64, shape (n, H, K)
+        NaN on rows that no test block covered.
+    covered : ndarray of bool, shape (n,)
+        Which rows a test block covered.
+    classes : ndarray of shape (K,)
+        The labels of the columns.
+    fold : ndarray of int64, shape (n,)
+        The fold that predicted each row, -1 for none.
+    usage : RowUsage
+        Rows fitted on, stopped on and scored, by fold.
+    """
+
+    log_proba: FloatArray
+    covered: NDArray[np.bool_]
+    classes: NDArray[Any]
+    fold: IntArray
+    usage: RowUsage
+
+
+def walk_forward_predict(estimator: Any, X: Any, y: Any, *, cv: Any, sample_weight: Any = None) -> OutOfFold:
+    """Predict each test block of a walk-forward with a model fitted on the rows before it.
+
+    Parameters
+    ----------
+    estimator : classifier or Pipeline
+        Cloned for each fold.
+    X : DataFrame or array of shape (n, n_features)
+        Columns (or bars, for a Pipeline that begins with features), in time order.
+    y : array-like of shape (n,) or (n, H)
+        Targets, one column a horizon.
+    cv : splitter
+        Usually `WalkForwardSplit`; each fold must train on the past of its test rows.
+    sample_weight : array-like of shape (n,), default=None
+        0 for rows that are history only.
+
+    Returns
+    -------
+    OutOfFold
+        Log-probabilities in the shape (n, H, K), with a mask of covered rows.
+
+    Raises
+    ------
+    LeakageError
+        If a fold's training rows do not all precede its test rows.
+
+    Notes
+    -----
+    `validation.lookback` rows stand in front of every fold, and rows that a purge left out
+    between training rows stay there as history of weight 0: windows hold the real bars.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from ensemble_kit.validation import WalkForwardSplit, walk_forward_predict
+    >>> X = np.random.default_rng(0).normal(size=(80, 2))
+    >>> out = walk_forward_predict(LogisticRegression(), X, X[:, 0] > 0, cv=WalkForwardSplit(3, purge=0))
+    >>> out.log_proba.shape, int(out.covered.sum())
+    ((80, 1, 2), 60)
+    """
+    check_panel_index(X, y)
+    keys = row_keys(X)
+    targets = Targets.encode(y)
+    weights = check_row_weights(sample_weight, len(keys.time))
+    log_proba = np.full((len(keys.time), targets.n_horizons, len(targets.classes)), np.nan)
+    which = np.full(len(keys.time), -1, dtype=np.int64)
+    usage = RowUsage()
+    for fold, (train, test) in enumerate(cv.split(X, y)):
+        check_fold(keys, train, test, fold)
+        fitted, used = fit_on_rows(estimator, X, y, weights, train, keys)
+        log_proba[test] = predict_on_rows(fitted, X, test, keys, targets.classes)
+        which[test] = fold
+        for role, rows in used.items():
+            usage.add(fold, "model", role, rows)
+        usage.add(fold, "model", "score", test[weights[test] > 0])
+    return OutOfFold(log_proba, which >= 0, targets.classes, which, usage.check())
+
+
+def fit_on_rows(
+    estimator: Any, X: Any, y: Any, weights: FloatArray, rows: IntArray, keys: RowKeys
+) -> tuple[Any, dict[str, IntArray]]:
+    """Fit a clone on some rows; for windows, other rows between and before them are history.
+
+    Parameters
+    ----------
+    estimator : classifier or Pipeline
+        What to clone and fit.
+    X, y : frames or arrays of n rows
+        All rows.
+    weights : ndarray of shape (n,)
+        0 for rows that are history only.
+    rows : ndarray of int64
+        Positions to learn from.
+    keys : RowKeys
+        Time and instrument of all rows.
+
+    Returns
+    -------
+    fitted : estimator
+        The clone.
+    usage : dict
+        Positions by role: `fit`, and `stop` where the model stops early.
+    """
+    model = clone(estimator)
+    if isinstance(X, pd.DataFrame) and hasattr(model, "set_output"):
+        # The model at the end of a pipeline reads the panel's index.
+        model.set_output(transform="pandas")
+    reach = lookback(model)
+    learned = np.zeros(len(weights))
+    learned[rows] = weights[rows]
+    span = np.flatnonzero(learned > 0)
+    if len(span) == 0:
+        raise EnsembleKitError(
+            "`sample_weight` must be above 0 on some training rows of every fold; one fold has none. "
+            "Give more rows, or larger folds."
+        )
+    if reach != 0:
+        span = rows_with_history(keys, span, reach)
+    given = learned[span]
+    parameters = weight_parameters(model, given) if (given != 1).any() else {}
+    if not parameters and (given != 1).any():
+        raise EnsembleKitError(
+            f"`estimator` must take `sample_weight` where rows have weights; {final_estimator(model)!r} does not. "
+            "Take a model that does, or leave weights out."
+        )
+    model.fit(take_rows(X, span), take_rows(y, span), **parameters)
+    usage = getattr(final_estimator(model), "row_usage_", None)
+    if not isinstance(usage, dict):
+        usage = {"fit": np.flatnonzero(given > 0)}
+    return model, {role: span[positions] for role, positions in usage.items() if len(positions)}
+
+
+def predict_on_rows(fitted: Any, X: Any, rows: IntArray, keys: RowKeys, classes: NDArray[Any]) -> FloatArray:
+    """Predict log-probabilities of some rows, with the model's history in front of them.
+
+    Parameters
+    ----------
+    fitted : classifier or Pipeline
+        A fitted model.
+    X : frame or array of n rows
+        All rows.
+    rows : ndarray of int64
+        Positions to predict.
+    keys : RowKeys
+        Time and instrument of all rows.
+    classes : ndarray of shape (K,)
+        Labels of the columns wanted.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(rows), H, K)
+        Log-probabilities.
+    """
+    span = rows_with_history(keys, rows, lookback(fitted))
+    log_proba = predict_log_proba(fitted, take_rows(X, span), classes)
+    return log_proba[np.searchsorted(span, rows)]
+
+
+def weight_parameters(estimator: Any, weights: FloatArray) -> dict[str, Any]:
+    """Return the fit parameters that carry row weights to every step that takes them.
+
+    Parameters
+    ----------
+    estimator : estimator or Pipeline
+        Nested pipelines are walked through.
+    weights : ndarray of shape (n,)
+        One weight a row.
+
+    Returns
+    -------
+    dict
+        Empty where the model takes no weights.
+    """
+    if isinstance(estimator, Pipeline):
+        found = {
+            name: weight_parameters(step, weights) for name, step in estimator.steps if isinstance(step, BaseEstimator)
+        }
+        if not found.get(estimator.steps[-1][0]):
+            return {}
+        return {f"{name}__{key}": value for name, inner in found.items() for key, value in inner.items()}
+    return {"sample_weight": weights} if has_fit_parameter(estimator, "sample_weight") else {}
+
+
+def final_estimator(estimator: Any) -> Any:
+    """Return the model at the end of a (nested) Pipeline.
+
+    Parameters
+    ----------
+    estimator : estimator or Pipeline
+        Any estimator.
+
+    Returns
+    -------
+    estimator
+        The last step that is no Pipeline.
+    """
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    return estimator
+
+
+def take_rows(data: Any, rows: IntArray) -> Any:
+    """Take rows of a frame or an array; a run without gaps is a view.
+
+    Parameters
+    ----------
+    data : DataFrame, Series or ndarray
+        n rows.
+    rows : ndarray of int64
+        Sorted positions.
+
+    Returns
+    -------
+    as given
+        The rows.
+    """
+    run: Any = rows
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        run = slice(int(rows[0]), int(rows[-1]) + 1)
+    return data.iloc[run] if isinstance(data, pd.DataFrame | pd.Series) else data[run]
+
+
+def check_panel_index(X: Any, y: Any = None, *, fitted_on_panel: bool = False) -> None:
+    """Refuse a panel that lost its (datetime, instrument) index on the way.
+
+    Parameters
+    ----------
+    X : DataFrame or array
+        Columns.
+    y : DataFrame, Series or array, default=None
+        Targets; their index betrays a panel.
+    fitted_on_panel : bool, default=False
+        Whether the model was fitted on a panel.
+
+    Raises
+    ------
+    BarsError
+        If `X` has no such index and should.
+    """
+    is_panel = isinstance(getattr(X, "index", None), pd.MultiIndex)
+    from_panel = isinstance(y, pd.DataFrame | pd.Series) and isinstance(y.index, pd.MultiIndex)
+    if (fitted_on_panel or from_panel) and not is_panel:
+        raise BarsError(
+            "`X` must keep the panel's (datetime, instrument) index, or windows would mix instruments; got "
+            f"{type(X).__name__} without it. Call `set_output(transform='pandas')` on the steps before the model."
+        )
+    if is_panel and from_panel and not X.index.equals(y.index):
+        raise BarsError("`y` must have the index of `X`; got another one. Use `X, y = labels.align(X)`.")
