@@ -1,1 +1,63 @@
-"""ensemble_kit."""
+"""Walk-forward ensembles of market models that cannot leak, with calibrated sizes.
+
+Bars go one way: `features` and `labels`, `estimators`, `ensemble` (with `validation` and
+`calibration`), `sizing`, `reports` and `tracking`. The names below are imported when they
+are first used, so importing the package loads neither torch nor MLflow.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ensemble_kit.calibration import TemperatureScaling
+    from ensemble_kit.datasets import make_bars, read_bars
+    from ensemble_kit.ensemble import WalkForwardVotingClassifier
+    from ensemble_kit.estimators import LGBMWindowClassifier, LSTMGRUClassifier, SequenceClassifier
+    from ensemble_kit.features import Alpha158, SessionFeatures
+    from ensemble_kit.labels import peak_slope_bottom
+    from ensemble_kit.sizing import KellySizer, SizedClassifier, backtest
+    from ensemble_kit.validation import WalkForwardSplit, lookback, walk_forward_predict
+
+__version__ = version("ensemble-kit")
+
+__all__ = [
+    "Alpha158",
+    "KellySizer",
+    "LGBMWindowClassifier",
+    "LSTMGRUClassifier",
+    "SequenceClassifier",
+    "SessionFeatures",
+    "SizedClassifier",
+    "TemperatureScaling",
+    "WalkForwardSplit",
+    "WalkForwardVotingClassifier",
+    "backtest",
+    "lookback",
+    "make_bars",
+    "peak_slope_bottom",
+    "read_bars",
+    "walk_forward_predict",
+]
+
+_ROOMS = {
+    "calibration": ("TemperatureScaling",),
+    "datasets": ("make_bars", "read_bars"),
+    "ensemble": ("WalkForwardVotingClassifier",),
+    "estimators": ("LGBMWindowClassifier", "LSTMGRUClassifier", "SequenceClassifier"),
+    "features": ("Alpha158", "SessionFeatures"),
+    "labels": ("peak_slope_bottom",),
+    "sizing": ("KellySizer", "SizedClassifier", "backtest"),
+    "validation": ("WalkForwardSplit", "lookback", "walk_forward_predict"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,11 +1,9 @@
-"""The bar frame: what one is, whose bar each row is, and which session it belongs to."""
+"""The bar frame: what one is, whose bar each row is, and when."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,21 +15,16 @@ from ensemble_kit.exceptions import BarsError
 __all__ = [
     "PRICES",
     "RowKeys",
-    "Session",
-    "SessionTimes",
     "check_bars",
     "instrument_codes",
     "pack_index",
     "row_keys",
-    "session_times",
     "unpack_index",
 ]
 
 PRICES = ("open", "high", "low", "close")
-_DAY_MINUTES = 1440.0
 
 IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 def check_bars(bars: pd.DataFrame, *, require: Sequence[str] = (), name: str = "bars") -> pd.DataFrame:
@@ -58,7 +51,7 @@ def check_bars(bars: pd.DataFrame, *, require: Sequence[str] = (), name: str = "
     BarsError
         If a column is missing or not numeric, if times are unsorted, repeated or
         missing, if a high lies under a low, or if a price is infinite or not positive.
-        A row whose prices are all NaN is allowed: features of it are NaN.
+        NaN prices and volumes are allowed: they are not known, nor is what is made of them.
 
     Examples
     --------
@@ -72,6 +65,8 @@ def check_bars(bars: pd.DataFrame, *, require: Sequence[str] = (), name: str = "
             f"`{name}` must be a pandas DataFrame with columns {' '.join(PRICES)}; "
             f"got {type(bars).__name__}. Read a file with `ensemble_kit.datasets.read_bars`."
         )
+    if bars.empty:
+        raise BarsError(f"`{name}` must have at least one row; got {len(bars)} x {bars.shape[1]}. Widen what was read.")
     _check_columns(bars, [*PRICES, *require], name)
     _check_index(bars.index, name)
     _check_prices(bars, name)
@@ -79,6 +74,9 @@ def check_bars(bars: pd.DataFrame, *, require: Sequence[str] = (), name: str = "
 
 
 def _check_columns(bars: pd.DataFrame, wanted: Sequence[str], name: str) -> None:
+    if bars.columns.has_duplicates:
+        twice = sorted({str(column) for column in bars.columns[bars.columns.duplicated()]})
+        raise BarsError(f"`{name}` must have each column once; got {', '.join(twice)} more often. Drop or rename one.")
     missing = [column for column in wanted if column not in bars.columns]
     if missing:
         lower = {str(column).strip().lower(): column for column in bars.columns}
@@ -92,10 +90,11 @@ def _check_columns(bars: pd.DataFrame, wanted: Sequence[str], name: str) -> None
             f"`{name}` must have the columns {', '.join(wanted)}; "
             f"missing {', '.join(missing)}, got {', '.join(map(str, bars.columns))}. {cure}."
         )
-    text = [column for column in wanted if not pd.api.types.is_numeric_dtype(bars[column])]
+    numbers = [*wanted, *(["volume"] if "volume" in bars.columns else [])]
+    text = [column for column in numbers if not pd.api.types.is_numeric_dtype(bars[column])]
     if text:
         raise BarsError(
-            f"`{name}` must have numeric prices; got {', '.join(f'{c} of {bars[c].dtype}' for c in text)}. "
+            f"`{name}` must have numeric prices and volumes; got {', '.join(f'{c} of {bars[c].dtype}' for c in text)}. "
             "Convert with `pandas.to_numeric`."
         )
 
@@ -107,25 +106,30 @@ def _check_index(index: pd.Index[Any], name: str) -> None:
         raise BarsError(
             f"`{name}` must be indexed by time (DatetimeIndex) or by (datetime, instrument); got "
             f"{type(index).__name__} with {index.nlevels} level(s) of {times.dtype}. "
-            f"Set it with `{name}.set_index(...)` after `pandas.to_datetime`."
+            "Set it with `.set_index(...)` after `pandas.to_datetime`."
         )
     if times.hasnans:
         raise BarsError(
             f"`{name}` must have a time on every row; row {int(np.argmax(times.isna()))} has none. Drop it."
+        )
+    if isinstance(index, pd.MultiIndex) and (nameless := np.asarray(index.codes[1]) < 0).any():
+        raise BarsError(
+            f"`{name}` must have an instrument on every row; row {int(np.argmax(nameless))} has none. "
+            "Name it, or drop it."
         )
     if index.has_duplicates:
         where = int(np.argmax(index.duplicated()))
         raise BarsError(
             f"`{name}` must have unique times; {index[where]} stands {int((index == index[where]).sum())} times "
             f"({int(index.duplicated().sum())} repeated rows in all, first at row {where}). "
-            f"Keep one with `{name}[~{name}.index.duplicated(keep='last')]`, or, if several instruments are "
+            "Keep one of each with `bars[~bars.index.duplicated(keep='last')]`, or, if several instruments are "
             "mixed, index by (datetime, instrument)."
         )
     if not times.is_monotonic_increasing:
         step = np.flatnonzero(times[1:] < times[:-1])
         raise BarsError(
             f"`{name}` must be sorted by time; row {int(step[0]) + 1} ({times[step[0] + 1]}) comes after "
-            f"{times[step[0]]}. Sort with `{name}.sort_index()`."
+            f"{times[step[0]]}. Sort with `bars.sort_index()`."
         )
 
 
@@ -156,9 +160,6 @@ def _check_prices(bars: pd.DataFrame, name: str) -> None:
                 f"`{name}` must have {domain}; got {shown} at {bars.index[row]} (row {row}; "
                 f"{int(wrong.sum())} such row(s)). {cure}."
             )
-
-
-# --------------------------------------------------------------------------- rows
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,8 @@ def pack_index(index: pd.Index[Any] | None) -> dict[str, Any]:
     }
     if isinstance(index, pd.MultiIndex):
         codes, instruments = instrument_codes(index)
-        packed |= {"instrument": codes, "instruments": [str(label) for label in instruments]}
+        plain = [label.item() if isinstance(label, np.generic) else label for label in instruments]
+        packed |= {"instrument": codes, "instruments": plain}
     return packed
 
 
@@ -292,175 +294,5 @@ def unpack_index(packed: Mapping[str, Any], n: int) -> pd.Index[Any]:
         times = times.tz_localize("UTC").tz_convert(packed["tz"])
     if "instrument" not in packed:
         return times.rename(packed["names"][0])
-    labels = np.asarray(packed["instruments"], dtype=object)[packed["instrument"]]
+    labels = pd.Index(packed["instruments"])[packed["instrument"]]
     return pd.MultiIndex.from_arrays([times, labels], names=packed["names"])
-
-
-# ----------------------------------------------------------------------- sessions
-
-
-@dataclass(frozen=True)
-class Session:
-    """A daily session by its opening and closing wall-clock time.
-
-    Attributes
-    ----------
-    open, close : str
-        ``"HH:MM"``. A close at or before the open is on the next day (futures).
-    tz : str
-        The time zone of both, daylight saving included.
-
-    Examples
-    --------
-    >>> from ensemble_kit.bars import Session
-    >>> Session("18:00", "17:00", "America/New_York").minutes
-    1380.0
-    """
-
-    open: str = "00:00"
-    close: str = "00:00"
-    tz: str = "UTC"
-
-    @property
-    def open_minute(self) -> float:
-        """Minutes from midnight to the open."""
-        return _minute_of(self.open)
-
-    @property
-    def minutes(self) -> float:
-        """Length of the session in minutes."""
-        return (_minute_of(self.close) - _minute_of(self.open)) % _DAY_MINUTES or _DAY_MINUTES
-
-
-def _minute_of(clock: str) -> float:
-    try:
-        at = dt.time.fromisoformat(clock)
-    except ValueError:
-        raise BarsError(f"`Session` times must be 'HH:MM'; got {clock!r}. Write '09:30', say.") from None
-    return at.hour * 60.0 + at.minute
-
-
-@dataclass(frozen=True)
-class SessionTimes:
-    """Where each bar lies in its session.
-
-    Attributes
-    ----------
-    day : ndarray of int64, shape (n,)
-        The session's number (days since 1970 of its opening date): equal within a session.
-    minute : ndarray of float64, shape (n,)
-        Minutes from the session's open to the bar's open; below 0 before it.
-    length : ndarray of float64, shape (n,)
-        Minutes of that session, half days included.
-    """
-
-    day: IntArray
-    minute: FloatArray
-    length: FloatArray
-
-    @property
-    def weekday(self) -> IntArray:
-        """Day of the week, 0 for Monday."""
-        # 1970-01-01 was a Thursday.
-        return (self.day + 3) % 7
-
-
-def session_times(index: pd.Index[Any], session: str | Session = "day") -> SessionTimes:
-    """Return the session of each bar, how far into it the bar opens, and its length.
-
-    Sessions are given, never inferred from the bars: a prefix gives what the whole gives.
-
-    Parameters
-    ----------
-    index : DatetimeIndex or MultiIndex (datetime, instrument)
-        The bars' index.
-    session : "day", exchange code or Session, default="day"
-        The index's own calendar day; an exchange such as ``"XNYS"``, half days and
-        daylight saving included; or fixed wall-clock times.
-
-    Returns
-    -------
-    SessionTimes
-        Day, minute and length of each row.
-
-    Raises
-    ------
-    BarsError
-        If the exchange is unknown, or the times are naive where a zone is needed.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from ensemble_kit.bars import session_times
-    >>> index = pd.DatetimeIndex(["2022-11-23 14:30", "2022-11-25 17:55"], tz="UTC")
-    >>> times = session_times(index, "XNYS")
-    >>> times.minute.tolist(), times.length.tolist()  # the 25th is a half day
-    ([0.0, 205.0], [390.0, 210.0])
-    """
-    times = pd.DatetimeIndex(index.get_level_values(0))
-    if isinstance(session, Session):
-        return _wall_clock_times(times, session)
-    if session == "day":
-        local = times.tz_localize(None)
-        day = local.normalize()
-        minute = (local - day) / pd.Timedelta(minutes=1)
-        return SessionTimes(_day_number(day), minute.to_numpy(np.float64), np.full(len(times), _DAY_MINUTES))
-    return _exchange_times(times, session)
-
-
-def _day_number(days: pd.DatetimeIndex) -> IntArray:
-    return days.to_numpy().astype("M8[D]").astype(np.int64)
-
-
-def _local(times: pd.DatetimeIndex, tz: str, session: object) -> pd.DatetimeIndex:
-    if times.tz is None:
-        raise BarsError(
-            f"`bars` must have tz-aware times for session={session!r}; got naive ones. "
-            "Localise with `bars.tz_localize('UTC')` (or the zone they are in)."
-        )
-    return times.tz_convert(tz).tz_localize(None)
-
-
-def _wall_clock_times(times: pd.DatetimeIndex, session: Session) -> SessionTimes:
-    shifted = _local(times, session.tz, session) - pd.Timedelta(minutes=session.open_minute)
-    day = shifted.normalize()
-    minute = ((shifted - day) / pd.Timedelta(minutes=1)).to_numpy(np.float64)
-    return SessionTimes(_day_number(day), minute, np.full(len(times), session.minutes))
-
-
-@lru_cache(maxsize=32)
-def _exchange_schedule(code: str, first: str, last: str) -> tuple[str, pd.DataFrame]:
-    """Return the zone and, by date, open (minutes from midnight) and length of each session."""
-    # Imported here: building a calendar takes a second, and most users never name an exchange.
-    import exchange_calendars as xcals
-
-    try:
-        calendar = xcals.get_calendar(code, start=first, end=last)
-    except xcals.errors.InvalidCalendarName:
-        raise BarsError(
-            f"`session` must be 'day', an exchange code or a Session; got {code!r}. "
-            "Exchange codes are ISO 10383 ones, such as 'XNYS' or 'XLON'; "
-            "`exchange_calendars.get_calendar_names()` lists them."
-        ) from None
-    schedule = calendar.schedule
-    opens = schedule["open"].dt.tz_convert(calendar.tz)
-    minute = opens.dt.hour * 60.0 + opens.dt.minute
-    length = (schedule["close"] - schedule["open"]) / pd.Timedelta(minutes=1)
-    return str(calendar.tz), pd.DataFrame({"open": minute, "length": length})
-
-
-def _exchange_times(times: pd.DatetimeIndex, code: str) -> SessionTimes:
-    if len(times) == 0:
-        return SessionTimes(np.empty(0, np.int64), np.empty(0), np.empty(0))
-    # Whole years keep the cache small and the schedule the same for every prefix of a year.
-    first, last = f"{times[0].year - 1}-12-01", f"{times[-1].year + 1}-01-31"
-    tz, schedule = _exchange_schedule(code, first, last)
-    local = _local(times, tz, code)
-    day = local.normalize()
-    known = schedule.reindex(day)
-    # A bar on a holiday belongs to its own day and is measured by the exchange's usual hours.
-    usual = schedule.mode().iloc[0]
-    minute = ((local - day) / pd.Timedelta(minutes=1)).to_numpy(np.float64)
-    opens = known["open"].fillna(usual["open"]).to_numpy(np.float64)
-    length = known["length"].fillna(usual["length"]).to_numpy(np.float64)
-    return SessionTimes(_day_number(day), minute - opens, length)

@@ -74,6 +74,8 @@ class Targets:
         EnsembleKitError
             If a label is missing or unknown.
         """
+        if y is None:
+            raise EnsembleKitError("This classifier requires y to be passed, but the target y is None.")
         values = y.to_numpy() if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
         single = values.ndim != 2 or (values.shape[1] == 1 and not isinstance(y, pd.DataFrame))
         if single:
@@ -85,7 +87,8 @@ class Targets:
                 "Drop the rows that are not known yet with `labels.align(X)`, and give interior rows "
                 "that must not be learned `sample_weight` 0."
             )
-        check_classification_targets(values if not single else values[:, 0])
+        with np.errstate(invalid="ignore"):  # scikit-learn casts before it says what is infinite
+            check_classification_targets(values if not single else values[:, 0])
         flat = values.ravel()
         if flat.dtype == object or flat.dtype.kind in "UT":
             flat = flat.astype(str)
@@ -253,5 +256,7 @@ def check_row_weights(sample_weight: Any, n: int) -> FloatArray:
             "Use 0 for rows that are history only."
         )
     if not weights.any():
-        raise EnsembleKitError("`sample_weight` must be above 0 somewhere; got 0 on every row. Nothing can be learned.")
+        raise EnsembleKitError(
+            "`sample_weight` must be above zero somewhere; got zero on every row. Nothing can be learned."
+        )
     return weights

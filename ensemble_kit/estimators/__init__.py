@@ -1,1 +1,7 @@
+"""Columns to log-probabilities: models that build their windows inside."""
 
+from ensemble_kit.estimators.lightgbm_window import LGBMWindowClassifier
+from ensemble_kit.estimators.lstm_gru import LSTMGRUClassifier
+from ensemble_kit.estimators.sequence import SequenceClassifier
+
+__all__ = ["LGBMWindowClassifier", "LSTMGRUClassifier", "SequenceClassifier"]

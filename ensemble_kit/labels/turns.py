@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ensemble_kit.atr import average_true_range
-from ensemble_kit.bars import Session, check_bars, row_keys, session_times
+from ensemble_kit.bars import check_bars, row_keys
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.labels.result import Labels
+from ensemble_kit.sessions import Session, session_times
 
 __all__ = ["TurnLegs", "left_legs", "peak_slope_bottom"]
 
@@ -48,7 +49,7 @@ def peak_slope_bottom(
     k : float, default=2.0
         The smaller leg, in ATR(14) at the bar.
     clip_session : str or Session, default=None
-        If given (as for `bars.session_times`), windows end at the session's borders.
+        If given (as for `sessions.session_times`), windows end at the session's borders.
 
     Returns
     -------

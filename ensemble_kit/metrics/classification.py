@@ -63,8 +63,10 @@ def auc_pr_by_class(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from ensemble_kit.metrics import auc_pr_by_class
-    >>> auc_pr_by_class([0, 1, 1, 0], [[.8, .2], [.1, .9], [.7, .3], [.6, .4]], classes=[0, 1])
+    >>> proba = np.array([[0.8, 0.2], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]])
+    >>> auc_pr_by_class([0, 1, 1, 0], proba, classes=[0, 1])
           0         1
     H0  1.0  0.833333
     """

@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from ensemble_kit.bars import PRICES, Session, check_bars, instrument_codes, session_times
+from ensemble_kit.bars import PRICES, check_bars, instrument_codes
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.labels import left_legs
 from ensemble_kit.metrics.classification import auc_pr
+from ensemble_kit.sessions import Session, session_times
 from ensemble_kit.targets import stack_horizons
 
 __all__ = ["block_bootstrap_mean", "shifted_label_scores", "surrogate_bars", "turn_rule"]
@@ -63,7 +64,7 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     bars : DataFrame of shape (n, n_columns)
         Bars of one instrument or a panel (instruments are shuffled apart).
     session : "day", exchange code or Session, default="day"
-        Whose time of day, as for `bars.session_times`.
+        Whose time of day, as for `sessions.session_times`.
     random_state : int, RandomState or None, default=None
         Seed of the permutation.
 

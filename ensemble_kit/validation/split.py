@@ -155,7 +155,7 @@ class WalkForwardSplit(BaseCrossValidator):
         if size < 1 or self.n_splits * size >= n_times:
             raise EnsembleKitError(
                 f"`X` must have more times than {self.n_splits} test blocks of {max(int(size), 1)}; got {n_times}. "
-                "Give more bars, fewer folds or a smaller `test_size` (too few samples: n_samples is too small)."
+                f"Give more bars, fewer folds or a smaller `test_size` (n_samples={n_times} is too few)."
             )
         return int(size)
 

@@ -1,1 +1,1 @@
-
+"""Networks, in torch alone: one family a file, shapes beside the lines."""

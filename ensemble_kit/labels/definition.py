@@ -1,0 +1,52 @@
+"""Label other bars by a definition that was written down with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.labels.result import Labels
+from ensemble_kit.labels.turns import peak_slope_bottom
+
+__all__ = ["label_bars"]
+
+_FUNCTIONS: dict[str, Callable[..., Labels]] = {"peak_slope_bottom": peak_slope_bottom}
+
+
+def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any]) -> Labels:
+    """Label bars by a definition: a function's name and its parameters.
+
+    Parameters
+    ----------
+    bars : DataFrame of shape (n, n_columns)
+        Bars of one instrument or a panel.
+    definition : mapping
+        `Labels.definition`: the function's name under ``label``, and its parameters.
+
+    Returns
+    -------
+    Labels
+        As the function gives them.
+
+    Raises
+    ------
+    EnsembleKitError
+        If there is no function of that name.
+
+    Examples
+    --------
+    >>> from ensemble_kit.datasets import make_bars
+    >>> from ensemble_kit.labels import label_bars, peak_slope_bottom
+    >>> bars = make_bars(500, random_state=0)
+    >>> labels = peak_slope_bottom(bars, w=12)
+    >>> label_bars(bars, labels.definition).labels.equals(labels.labels)
+    True
+    """
+    parameters = dict(definition)
+    name = parameters.pop("label", None)
+    if name not in _FUNCTIONS:
+        raise EnsembleKitError(f"`definition` must name one of {', '.join(_FUNCTIONS)} under 'label'; got {name!r}.")
+    return _FUNCTIONS[name](bars, **parameters)

@@ -1,0 +1,222 @@
+"""Sessions: which one each bar belongs to, and how far into it the bar opens."""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ensemble_kit.exceptions import BarsError
+
+__all__ = ["Session", "SessionTimes", "session_times"]
+
+_DAY_MINUTES = 1440.0
+_MINUTE = 60_000_000_000  # nanoseconds
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A daily session by its opening and closing wall-clock time.
+
+    Attributes
+    ----------
+    open, close : str
+        ``"HH:MM"``. A close at or before the open is on the next day (futures). Bars before
+        a day session's open belong to that day's session, bars after its close, too.
+    tz : str
+        The time zone of both, daylight saving included.
+
+    Examples
+    --------
+    >>> from ensemble_kit.sessions import Session
+    >>> Session("18:00", "17:00", "America/New_York").minutes
+    1380.0
+    """
+
+    open: str = "00:00"
+    close: str = "00:00"
+    tz: str = "UTC"
+
+    @property
+    def open_minute(self) -> float:
+        """Minutes from midnight to the open."""
+        return _minute_of(self.open)
+
+    @property
+    def minutes(self) -> float:
+        """Length of the session in minutes."""
+        return (_minute_of(self.close) - _minute_of(self.open)) % _DAY_MINUTES or _DAY_MINUTES
+
+
+def _minute_of(clock: str) -> float:
+    try:
+        at = dt.datetime.strptime(clock, "%H:%M").time()  # noqa: DTZ007 - a wall clock
+    except ValueError:
+        raise BarsError(f"`Session` times must be 'HH:MM'; got {clock!r}. Write '09:30', say.") from None
+    return at.hour * 60.0 + at.minute
+
+
+@dataclass(frozen=True)
+class SessionTimes:
+    """Where each bar lies in its session.
+
+    Attributes
+    ----------
+    day : ndarray of int64, shape (n,)
+        The session's number (days since 1970 of its date): equal within a session.
+    minute : ndarray of float64, shape (n,)
+        Minutes from the session's open to the bar's open; below 0 before it.
+    length : ndarray of float64, shape (n,)
+        Minutes of that session, half days included.
+    """
+
+    day: IntArray
+    minute: FloatArray
+    length: FloatArray
+
+    @property
+    def weekday(self) -> IntArray:
+        """Day of the week, 0 for Monday."""
+        # 1970-01-01 was a Thursday.
+        return (self.day + 3) % 7
+
+
+def session_times(index: pd.Index[Any], session: str | Session = "day") -> SessionTimes:
+    """Return the session of each bar, how far into it the bar opens, and its length.
+
+    Sessions are given, never inferred from the bars: a prefix gives what the whole gives.
+
+    Parameters
+    ----------
+    index : DatetimeIndex or MultiIndex (datetime, instrument)
+        The bars' index.
+    session : "day", exchange code or Session, default="day"
+        The index's own calendar day; an exchange such as ``"XNYS"``, half days and
+        daylight saving included; or fixed wall-clock times.
+
+    Returns
+    -------
+    SessionTimes
+        Day, minute and length of each row.
+
+    Raises
+    ------
+    BarsError
+        If the exchange is unknown, or the times are naive where a zone is needed.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from ensemble_kit.sessions import session_times
+    >>> index = pd.DatetimeIndex(["2022-11-23 14:30", "2022-11-25 17:55"], tz="UTC")
+    >>> times = session_times(index, "XNYS")
+    >>> times.minute.tolist(), times.length.tolist()  # the 25th is a half day
+    ([0.0, 205.0], [390.0, 210.0])
+    """
+    times = pd.DatetimeIndex(index.get_level_values(0))
+    if isinstance(session, Session):
+        return _wall_clock_times(times, session)
+    if session == "day":
+        local = times.tz_localize(None)
+        day = local.normalize()
+        minute = (local - day) / pd.Timedelta(minutes=1)
+        return SessionTimes(_day_number(day), minute.to_numpy(np.float64), np.full(len(times), _DAY_MINUTES))
+    return _exchange_times(times, session)
+
+
+def _day_number(days: pd.DatetimeIndex) -> IntArray:
+    return days.to_numpy().astype("M8[D]").astype(np.int64)
+
+
+def _local(times: pd.DatetimeIndex, tz: str, session: object) -> pd.DatetimeIndex:
+    if times.tz is None:
+        raise BarsError(
+            f"`bars` must have tz-aware times for session={session!r}; got naive ones. "
+            "Localise with `bars.tz_localize('UTC')` (or the zone they are in)."
+        )
+    try:
+        return times.tz_convert(tz).tz_localize(None)
+    except ZoneInfoNotFoundError:
+        raise BarsError(f"`tz` must be a time zone's name; got {tz!r}. Write 'America/New_York', say.") from None
+
+
+def _wall_clock_times(times: pd.DatetimeIndex, session: Session) -> SessionTimes:
+    local = _local(times, session.tz, session)
+    opens = pd.Timedelta(minutes=session.open_minute)
+    # An overnight session's day begins when it opens; a day session's with the calendar's.
+    overnight = session.open_minute + session.minutes > _DAY_MINUTES
+    day = (local - opens).normalize() if overnight else local.normalize()
+    minute = ((local - day - opens) / pd.Timedelta(minutes=1)).to_numpy(np.float64)
+    return SessionTimes(_day_number(day), minute, np.full(len(times), session.minutes))
+
+
+def _exchange_times(times: pd.DatetimeIndex, code: str) -> SessionTimes:
+    if len(times) == 0:
+        return SessionTimes(np.empty(0, np.int64), np.empty(0), np.empty(0))
+    years = f"{times[0].year - 1}-12-01", f"{times[-1].year + 1}-01-31"
+    week = pd.Timedelta(days=10)
+    near = str((times[0] - week).date()), str((times[-1] + week).date())
+    tz, days, opens, closes = _exchange_schedule(code, years, near)
+    local = _local(times, tz, code)
+    local_day = _day_number(local.normalize())
+    now = times.as_unit("ns").asi8
+    # The session opened last, unless it is over and the next one's own day has begun.
+    at = np.maximum(np.searchsorted(opens, now, side="right") - 1, 0)
+    following = np.minimum(at + 1, len(days) - 1)
+    at = np.where((now >= closes[at]) & (days[following] == local_day), following, at)
+    minute = (now - opens[at]) / _MINUTE
+    # A bar on a holiday has its own day, and the hours of the session before it, on the wall clock.
+    holiday = (now >= closes[at]) & ~np.isin(local_day, days)
+    opened = pd.DatetimeIndex(opens[at].view("M8[ns]")).tz_localize("UTC").tz_convert(tz).tz_localize(None)
+    clock = ((local - local.normalize()) - (opened - opened.normalize())) / pd.Timedelta(minutes=1)
+    return SessionTimes(
+        np.where(holiday, local_day, days[at]),
+        np.where(holiday, clock.to_numpy(np.float64), minute),
+        (closes - opens)[at] / _MINUTE,
+    )
+
+
+@lru_cache(maxsize=32)
+def _exchange_schedule(
+    code: str, years: tuple[str, str], near: tuple[str, str]
+) -> tuple[str, IntArray, IntArray, IntArray]:
+    """Return the exchange's zone, and date, open and close (nanoseconds) of its sessions.
+
+    Whole years let one calendar serve every prefix of the bars; where an exchange's calendar
+    ends before the year does, the days around the bars must do.
+    """
+    # Imported here: building a calendar takes a second, and most users never name an exchange.
+    import exchange_calendars as xcals
+
+    with warnings.catch_warnings():
+        # It calls what pandas 4 will drop; its answers are right.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            try:
+                calendar = xcals.get_calendar(code, start=years[0], end=years[1])
+            except ValueError:
+                calendar = xcals.get_calendar(code, start=near[0], end=near[1])
+            schedule = calendar.schedule
+        except xcals.errors.InvalidCalendarName:
+            raise BarsError(
+                f"`session` must be 'day', an exchange code or a Session; got {code!r}. "
+                "Exchange codes are ISO 10383 ones, such as 'XNYS' or 'XLON'; "
+                "`exchange_calendars.get_calendar_names()` lists them."
+            ) from None
+        except (ValueError, NotImplementedError) as error:
+            raise BarsError(
+                f"`session`={code!r} must be an exchange whose calendar covers the bars; {error}. "
+                "Use a Session instead."
+            ) from None
+    opens, closes = (pd.DatetimeIndex(schedule[column]).as_unit("ns").asi8 for column in ("open", "close"))
+    return str(calendar.tz), _day_number(pd.DatetimeIndex(schedule.index)), opens, closes

@@ -1,0 +1,254 @@
+"""A classifier with a sizer: from bars to probabilities to positions, one object to register."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.sizing.kelly import KellySizer
+from ensemble_kit.targets import check_row_weights
+from ensemble_kit.validation import (
+    ALL_MEMBERS,
+    RowUsage,
+    WalkForwardSplit,
+    final_estimator,
+    lookback,
+    take_rows,
+    walk_forward_predict,
+    weight_parameters,
+)
+
+__all__ = ["SizedClassifier"]
+
+
+def _model_has(name: str) -> Any:
+    def check(self: Any) -> bool:
+        return hasattr(getattr(self, "model_", self.model), name)
+
+    return check
+
+
+class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    """A model and the sizer that turns its probabilities into positions.
+
+    Parameters
+    ----------
+    model : classifier or Pipeline
+        Usually features and a `WalkForwardVotingClassifier`; any classifier will do.
+    sizer : sizer, default=None
+        Fitted on out-of-fold probabilities; None for `KellySizer()`.
+    cv : splitter, default=None
+        For a model that has no out-of-fold probabilities of its own: the folds that give
+        them. None for ``WalkForwardSplit(3)``, which warns: give it the labels' `t1`.
+
+    Attributes
+    ----------
+    model_ : classifier
+        The fitted model.
+    sizer_ : sizer
+        The fitted sizer.
+    row_usage_ : RowUsage
+        Who saw which rows, the sizer included.
+    classes_ : as the model's
+        The class labels.
+
+    Notes
+    -----
+    What it sees: positions at row t depend on rows <= t, as far back as `lookback`.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from ensemble_kit.datasets import make_bars
+    >>> from ensemble_kit.features import SessionFeatures
+    >>> from ensemble_kit.labels import peak_slope_bottom
+    >>> from ensemble_kit.sizing import SizedClassifier
+    >>> from ensemble_kit.validation import WalkForwardSplit
+    >>> bars = make_bars(2000, random_state=0)
+    >>> labels = peak_slope_bottom(bars, w=12)
+    >>> X, y = labels.align(bars)
+    >>> model = make_pipeline(SessionFeatures(), LogisticRegression())
+    >>> sized = SizedClassifier(model, cv=WalkForwardSplit(3, t1=labels.t1)).fit(X, y)
+    >>> sized.predict_position(X).shape
+    (1988,)
+    """
+
+    def __init__(self, model: Any, sizer: Any = None, *, cv: Any = None) -> None:
+        self.model = model
+        self.sizer = sizer
+        self.cv = cv
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.model)
+        tags.input_tags = inner.input_tags
+        tags.target_tags = inner.target_tags
+        return tags
+
+    @with_callbacks
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the model, then the sizer on probabilities of rows the model had not seen.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n, n_features)
+            Bars, or columns, in time order.
+        y : array-like of shape (n,) or (n, H)
+            Class labels, none missing.
+        sample_weight : array-like of shape (n,), default=None
+            0 for rows that are history only.
+
+        Returns
+        -------
+        SizedClassifier
+            Itself.
+
+        Raises
+        ------
+        EnsembleKitError
+            If the model takes no weights and some were given, or the classes have no
+            direction.
+        """
+        context = self._init_callback_context(max_subtasks=1)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        model = clone(self.model)
+        if isinstance(X, pd.DataFrame) and hasattr(model, "set_output"):
+            # Columns keep the bars' index on their way to the ensemble, which needs it for panels.
+            model.set_output(transform="pandas")
+        weights = None if sample_weight is None else check_row_weights(sample_weight, len(X))
+        parameters = {} if weights is None else weight_parameters(model, weights)
+        if weights is not None and not parameters:
+            raise EnsembleKitError(
+                f"`model` must take `sample_weight` where rows have weights; {final_estimator(model)!r} does not. "
+                "Take a model that does, or leave weights out."
+            )
+        part = context.subcontext(task_name="model")
+        with part.propagate_callback_context(model):
+            part.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            self.model_ = model.fit(X, y, **parameters)
+            part.call_on_fit_task_end(estimator=self, X=X, y=y)
+        rows, proba, fold, usage = self._out_of_fold(X, y, weights)
+        classes = self.classes_[0] if isinstance(self.classes_, list) else self.classes_
+        given = np.ones(len(rows)) if weights is None else weights[rows]
+        self.sizer_ = clone(self.sizer) if self.sizer is not None else KellySizer()
+        truth = take_rows(y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y), rows)
+        self.sizer_.fit(proba, truth, sample_weight=given, classes=classes)
+        for k in np.unique(fold):
+            usage.add(int(k), ALL_MEMBERS, "size", rows[(fold == k) & (given > 0)])
+        self._usage = usage.check().entries
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def _out_of_fold(self, X: Any, y: Any, weights: Any) -> tuple[Any, Any, Any, RowUsage]:
+        """Return rows, probabilities, folds and usage: the ensemble's own, or a walk-forward's."""
+        ensemble = final_estimator(self.model_)
+        if hasattr(ensemble, "out_of_fold"):
+            rows, proba = ensemble.out_of_fold()
+            return rows, proba, ensemble.fold_[rows], ensemble.row_usage_
+        out = walk_forward_predict(self.model, X, y, cv=self.cv or WalkForwardSplit(3), sample_weight=weights)
+        rows = np.flatnonzero(out.covered)
+        return rows, np.exp(out.log_proba[rows]), out.fold[rows], out.usage
+
+    def predict_position(self, X: Any) -> NDArray[np.float64]:
+        """Return the position to hold after each bar.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n, n_features)
+            As given to `fit`, with `lookback` rows of history in front of those wanted.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Fractions of equity, decided at the bar's close.
+        """
+        check_is_fitted(self, "sizer_")
+        return np.asarray(self.sizer_.transform(self.model_.predict_proba(X)))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n, n_features)
+            As given to `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, H)
+            Class labels.
+        """
+        check_is_fitted(self, "sizer_")
+        return np.asarray(self.model_.predict(X))
+
+    @available_if(_model_has("predict_proba"))
+    def predict_proba(self, X: Any) -> Any:
+        """Return the model's class probabilities.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n, n_features)
+            As given to `fit`.
+
+        Returns
+        -------
+        ndarray (n, K), or list of H ndarrays (n, K)
+            Probabilities.
+        """
+        check_is_fitted(self, "sizer_")
+        return self.model_.predict_proba(X)
+
+    @available_if(_model_has("predict_log_proba"))
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logs of the model's class probabilities.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n, n_features)
+            As given to `fit`.
+
+        Returns
+        -------
+        ndarray (n, K), or list of H ndarrays (n, K)
+            Log-probabilities.
+        """
+        check_is_fitted(self, "sizer_")
+        return self.model_.predict_log_proba(X)
+
+    @property
+    def lookback(self) -> int | None:
+        """Earlier rows a position can depend on."""
+        return lookback(getattr(self, "model_", self.model))
+
+    @property
+    def classes_(self) -> Any:
+        """Class labels, as the model has them."""
+        return self.model_.classes_
+
+    @property
+    def n_features_in_(self) -> int:
+        """Columns given to `fit`."""
+        return int(self.model_.n_features_in_)
+
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        """Names of the columns given to `fit`, where they had any."""
+        names: NDArray[Any] = self.model_.feature_names_in_
+        return names
+
+    @property
+    def row_usage_(self) -> RowUsage:
+        """Which rows each stage saw."""
+        usage = RowUsage()
+        usage.entries = list(self._usage)
+        return usage

@@ -1,0 +1,123 @@
+"""`SessionFeatures`: the clock of the session, causal and the same for a bar alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline, make_union
+
+from ensemble_kit.datasets import make_bars, read_bars
+from ensemble_kit.exceptions import BarsError
+from ensemble_kit.features.session import SessionFeatures
+from ensemble_kit.sessions import Session
+
+NEW_YORK = Session("09:30", "16:00", "America/New_York")
+
+
+def at(*times, tz="UTC"):
+    """A frame without OHLCV columns: only the index counts."""
+    return pd.DataFrame({"x": 0.0}, index=pd.DatetimeIndex(times, tz=tz))
+
+
+def minutes(columns, length):
+    """Undo the circle: minutes since the open, in [0, length)."""
+    return np.round(np.arctan2(columns[:, 0], columns[:, 1]) / (2 * np.pi) * length % length, 2)
+
+
+@pytest.mark.parametrize("session", ["XNYS", NEW_YORK])
+def test_half_past_nine_is_the_open_in_winter_and_in_summer(session):
+    X = at("2022-01-03 09:30", "2022-03-14 10:30", "2022-07-05 09:30", "2022-07-05 12:45", tz="America/New_York")
+    columns = SessionFeatures(session).fit_transform(X)
+    np.testing.assert_allclose(minutes(columns, 390), [0, 60, 0, 195], atol=0.01)
+    np.testing.assert_allclose(columns, SessionFeatures(session).fit_transform(X.tz_convert("UTC")))
+    np.testing.assert_allclose(columns[:, 2], [0, 0, 0.25, 0.25])
+
+
+def test_a_half_day_is_a_shorter_circle():
+    X = at("2022-11-23 16:15", "2022-11-25 16:15")  # 11:15 in New York, 105 minutes after the open
+    columns = SessionFeatures("XNYS").fit_transform(X)
+    np.testing.assert_allclose(
+        columns[0, :2], [np.sin(2 * np.pi * 105 / 390), np.cos(2 * np.pi * 105 / 390)], rtol=1e-6
+    )
+    np.testing.assert_allclose(columns[1, :2], [0, -1], atol=1e-6)  # half of 210 minutes
+    np.testing.assert_allclose(SessionFeatures(NEW_YORK).fit_transform(X)[0], columns[0])
+
+
+def test_a_futures_session_runs_through_the_night():
+    X = at("2022-01-03 18:00", "2022-01-03 23:59", "2022-01-04 00:00", "2022-01-04 05:30", tz="America/New_York")
+    columns = SessionFeatures(Session("18:00", "17:00", "America/New_York")).fit_transform(X)
+    np.testing.assert_allclose(minutes(columns, 1380), [0, 359, 360, 690], atol=0.01)
+    assert set(columns[:, 2]) == {0.0}  # all of it is Monday's session
+
+
+def test_the_default_is_the_calendar_day_of_the_index():
+    X = at("2022-01-08 06:00", "2022-01-09 18:00", tz=None)
+    np.testing.assert_allclose(SessionFeatures().fit_transform(X), [[1, 0, 1.25], [-1, 0, 1.5]], atol=1e-6)
+    local = at("2022-01-08 06:00", tz="Asia/Tokyo")
+    np.testing.assert_allclose(SessionFeatures().fit_transform(local), [[1, 0, 1.25]], atol=1e-6)
+
+
+@pytest.mark.parametrize("session", ["day", "XNYS", NEW_YORK])
+def test_a_prefix_and_a_row_alone_give_what_the_whole_gives(session):
+    bars = make_bars(3000, random_state=0)
+    features = SessionFeatures(session).fit(bars)
+    whole = features.transform(bars)
+    assert whole.dtype == np.float32
+    assert whole.shape == (3000, 3)
+    assert features.lookback == 0
+    for n in (1, 77, 1500):
+        np.testing.assert_array_equal(features.transform(bars.iloc[:n]), whole[:n])
+        np.testing.assert_array_equal(features.transform(bars.iloc[[n]]), whole[[n]])
+
+
+@pytest.mark.parametrize("session", ["day", "XNYS", NEW_YORK])
+def test_a_panel_is_each_instrument_alone(session):
+    panel = make_bars(200, instruments=["A", "B"], random_state=0)
+    panel = panel.iloc[np.flatnonzero(np.arange(400) % 3 > 0)]  # bars missing here and there
+    whole = SessionFeatures(session).set_output(transform="pandas").fit_transform(panel)
+    pd.testing.assert_index_equal(whole.index, panel.index)
+    for name in "AB":
+        alone = SessionFeatures(session).fit_transform(panel.xs(name, level=1))
+        np.testing.assert_array_equal(whole.xs(name, level=1), alone)
+
+
+def test_names_output_clone_and_union():
+    bars = make_bars(50, random_state=0)
+    features = clone(SessionFeatures(session="XNYS"))
+    assert features.get_params() == {"session": "XNYS"}
+    frame = make_union(features, SessionFeatures()).set_output(transform="pandas").fit_transform(bars)
+    assert [name.split("__")[1] for name in frame] == ["tod_sin", "tod_cos", "dow"] * 2
+    frame = make_pipeline(SessionFeatures(NEW_YORK)).set_output(transform="pandas").fit_transform(bars)
+    assert list(frame) == ["tod_sin", "tod_cos", "dow"]
+    assert (frame.dtypes == np.float32).all()
+    pd.testing.assert_index_equal(frame.index, bars.index)
+    fitted = SessionFeatures().fit(bars)
+    assert list(fitted.feature_names_in_) == list(bars)
+    fitted.transform(bars[["close"]])  # no column is read, so none can be missing
+    np.testing.assert_array_equal(SessionFeatures().transform(bars), fitted.transform(bars))
+
+
+def test_all_times_of_the_day_lie_on_the_circle(shared_data):
+    bars = read_bars(shared_data / "spy_ext_5min_2025.parquet")  # 04:00 to 20:00
+    columns = SessionFeatures("XNYS").fit_transform(bars)
+    assert np.isfinite(columns).all()
+    np.testing.assert_allclose(columns[:, 0] ** 2 + columns[:, 1] ** 2, 1, atol=1e-5)
+    assert set(columns[:, 2]) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("X", "session", "message"),
+    [
+        (at("2022-01-03 09:30", tz=None), "XNYS", "`bars` must have tz-aware times for session='XNYS'; got naive ones"),
+        (at("2022-01-03 09:30", tz=None), NEW_YORK, "must have tz-aware times"),
+        (at("2022-01-03 09:30"), "NYSE?", "`session` must be 'day', an exchange code or a Session; got 'NYSE\\?'"),
+        (np.zeros((3, 2)), "day", "`X` must be a DataFrame indexed by time .* got ndarray"),
+        (pd.DataFrame({"x": [1.0]}), "day", "`X` must be a DataFrame indexed by time .* got index RangeIndex"),
+        (at("2022-01-04", "2022-01-03"), "day", "`X` must be sorted by time; row 1"),
+    ],
+)
+def test_errors(X, session, message):
+    with pytest.raises(BarsError, match=message):
+        SessionFeatures(session).fit(X)
+    with pytest.raises(BarsError, match=message):
+        SessionFeatures(session).transform(X)

@@ -1,0 +1,112 @@
+"""Sessions: days, exchanges and wall clocks, daylight saving and half days."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ensemble_kit.datasets import make_bars
+from ensemble_kit.exceptions import BarsError
+from ensemble_kit.sessions import Session, session_times
+
+BARS = make_bars(100, random_state=0)
+PANEL = make_bars(20, instruments=["A", "B"], random_state=0)
+NEW_YORK = Session("09:30", "16:00", "America/New_York")
+
+
+def at(*times, tz="UTC"):
+    return pd.DatetimeIndex(times, tz=tz)
+
+
+def test_the_day_of_the_index():
+    times = session_times(at("2022-01-08 00:00", "2022-01-09 23:59", tz="Asia/Tokyo"))
+    assert times.minute.tolist() == [0, 1439]
+    assert times.length.tolist() == [1440, 1440]
+    assert times.weekday.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("session", ["XNYS", NEW_YORK])
+def test_daylight_saving(session):
+    times = session_times(at("2022-03-11 14:30", "2022-03-14 13:30", "2022-11-04 13:30", "2022-11-07 14:30"), session)
+    assert times.minute.tolist() == [0, 0, 0, 0]
+    assert times.length.tolist() == [390] * 4
+    assert times.weekday.tolist() == [4, 0, 4, 0]
+
+
+def test_exchange_hours():
+    times = session_times(at("2022-11-24 16:00", "2022-11-25 13:00", "2022-11-25 14:30", "2022-11-25 18:05"), "XNYS")
+    assert times.length.tolist() == [390, 210, 210, 210]  # a holiday has the usual hours
+    assert times.minute.tolist() == [90, -90, 0, 215]
+    assert np.unique(times.day).size == 2
+    assert session_times(at(), "XNYS").day.size == 0
+
+
+def test_a_session_over_midnight():
+    session = Session("18:00", "17:00", "America/New_York")
+    times = session_times(at("2022-01-03 23:00", "2022-01-04 05:00", "2022-01-04 21:59", "2022-01-04 23:00"), session)
+    assert times.minute.tolist() == [0, 360, 1379, 0]
+    assert np.diff(times.day).tolist() == [0, 0, 1]
+    assert times.weekday.tolist() == [0, 0, 0, 1]
+    assert session.minutes == 1380
+    assert Session().minutes == 1440
+
+
+@pytest.mark.parametrize("session", ["day", "XNYS", NEW_YORK])
+def test_a_prefix_gives_what_the_whole_gives(session):
+    index = pd.date_range("2021-12-20", "2022-01-10", freq="1h", tz="UTC")
+    whole = session_times(index, session)
+    for n in (1, 100, 300):
+        part = session_times(index[:n], session)
+        for name in ("day", "minute", "length"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[:n])
+
+
+def test_a_panel_has_the_times_of_its_rows():
+    whole, alone = session_times(PANEL.index, NEW_YORK), session_times(PANEL.xs("A", level=1).index, NEW_YORK)
+    np.testing.assert_array_equal(whole.minute[::2], alone.minute)
+
+
+@pytest.mark.parametrize(
+    ("index", "session", "message"),
+    [
+        (at("2022-01-03", tz=None), "XNYS", "must have tz-aware times for session='XNYS'; got naive ones"),
+        (at("2022-01-03", tz=None), NEW_YORK, "must have tz-aware times"),
+        (at("2022-01-03"), "NYSE?", r"`session` must be 'day', an exchange code or a Session; got 'NYSE\?'"),
+        (at("2022-01-03"), Session("24:30", "16:00"), "`Session` times must be 'HH:MM'; got '24:30'"),
+    ],
+)
+def test_session_errors(index, session, message):
+    with pytest.raises(BarsError, match=message):
+        session_times(index, session)
+
+
+def refuses(call):
+    with pytest.raises(BarsError):
+        call()
+
+
+def test_before_the_open_of_a_session():
+    times = session_times(at("2022-01-03 13:00"), NEW_YORK)
+    assert times.minute.tolist() == [-90]
+    assert times.weekday.tolist() == [0]
+
+
+def test_an_exchange_that_opens_in_the_evening():
+    times = session_times(at("2022-01-03 23:00", "2022-01-04 06:00"), "CMES")
+    assert times.minute.tolist() == [0, 420]
+    assert times.day[0] == times.day[1]
+
+
+def test_an_exchange_whose_calendar_ends():
+    # Recorded to the end of 2026: bars of 2026 are fine by the calendar.
+    times = session_times(at("2026-03-02 03:45"), "XBOM")
+    assert times.minute.tolist() == [0]
+
+
+def test_usual_hours_do_not_depend_on_later_bars():
+    holiday = at("2024-08-12 00:00")
+    later = holiday.append(pd.date_range("2026-01-05", "2029-12-31", freq="D", tz="UTC"))
+    assert session_times(holiday, "XTKS").length[0] == session_times(later, "XTKS").length[0]
+
+
+def test_a_session_in_an_unknown_zone():
+    refuses(lambda: session_times(BARS.index, Session("09:30", "16:00", "Mars/Base")))
