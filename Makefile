@@ -20,7 +20,7 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/numpydoc lint $$(git ls-files 'ensemble_kit/*.py')
+	$(BIN)/numpydoc lint $$(git ls-files 'ensemble_kit/*.py' | grep -v '/_[a-z]')
 	$(BIN)/pytest -m "not slow"
 
 format: .venv/.installed
@@ -32,6 +32,9 @@ format: .venv/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+bench: .venv/.installed
+	for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 clean:
 	rm -rf .venv ensemble_kit_output

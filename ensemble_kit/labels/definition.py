@@ -10,6 +10,7 @@ import pandas as pd
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.labels.result import Labels
 from ensemble_kit.labels.turns import peak_slope_bottom
+from ensemble_kit.sessions import Session
 
 __all__ = ["label_bars"]
 
@@ -46,6 +47,8 @@ def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any]) -> Labels:
     True
     """
     parameters = dict(definition)
+    if isinstance(parameters.get("clip_session"), Mapping):
+        parameters["clip_session"] = Session(**parameters["clip_session"])
     name = parameters.pop("label", None)
     if name not in _FUNCTIONS:
         raise EnsembleKitError(f"`definition` must name one of {', '.join(_FUNCTIONS)} under 'label'; got {name!r}.")

@@ -13,7 +13,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 __all__ = ["Labels"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """Labels of bars, the time at which each was known, and how much each counts.
 
@@ -41,6 +41,21 @@ class Labels:
         """Rows whose labels are all known, shape (n,)."""
         unknown = np.asarray(self.labels.isna()).reshape(len(self.labels), -1)
         return np.asarray(~unknown.any(axis=1))
+
+    def horizon(self, h: int = 0) -> pd.Series[Any]:
+        """Return the labels of one horizon.
+
+        Parameters
+        ----------
+        h : int, default=0
+            Which one.
+
+        Returns
+        -------
+        Series
+            On the bars' index.
+        """
+        return self.labels if isinstance(self.labels, pd.Series) else self.labels.iloc[:, h]
 
     def align(self, X: Any) -> tuple[Any, pd.Series[Any] | pd.DataFrame]:
         """Return `X` and `y` without the rows whose label is not known yet.
@@ -95,4 +110,4 @@ class Labels:
 
     def _repr_html_(self) -> str:
         head = repr(self).strip("<>")
-        return f"<p>{head}</p>{self.summary().style.format('{:.2%}').to_html()}"
+        return f"<p>{head}</p>{self.summary().map('{:.2%}'.format).to_html()}"

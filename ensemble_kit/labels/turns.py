@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import numba
@@ -49,15 +50,17 @@ def peak_slope_bottom(
     k : float, default=2.0
         The smaller leg, in ATR(14) at the bar.
     clip_session : str or Session, default=None
-        If given (as for `sessions.session_times`), windows end at the session's borders.
+        If given (as for `sessions.session_times`), windows end at the session's borders;
+        its first and last bar, with nothing on one side, are Slopes.
 
     Returns
     -------
     Labels
         The last `horizons - 1 + w` rows of each instrument are unknown. `t1` is `w` bars
-        (or the session's end) after the farthest bar labelled. The first `w` rows, whose
-        left window is cut off by the start of the data, and rows without prices have
-        `sample_weight` 0.
+        (or the session's end) after the farthest bar labelled. `sample_weight` is 0 where
+        the class of a bar labelled cannot be computed: in the first `w` bars, whose left
+        window the start of the data cuts off, before the first ATR, without prices, and
+        where a window holds none.
 
     Raises
     ------
@@ -85,12 +88,6 @@ def peak_slope_bottom(
     check_bars(bars)
     _check_parameters(horizons, w, k)
     blocks = _Blocks.of(bars, clip_session)
-    longest = int((blocks.last - blocks.first).max(initial=-1)) + 1
-    if longest < horizons + w:
-        raise EnsembleKitError(
-            f"`bars` must have at least {horizons + w} bars of an instrument for w={w} and horizons={horizons}; "
-            f"got {longest}. Give more bars, or lower `w` or `horizons`."
-        )
     turn, whole = _turns(blocks, w, k)
     at = np.arange(len(turn))
     # The farthest bar labelled, and the last bar that its right window holds.
@@ -102,22 +99,28 @@ def peak_slope_bottom(
         stop = blocks.stop[np.minimum(farthest, len(at) - 1)]
         looked_at = np.where(stop < blocks.last, np.minimum(looked_at, stop), looked_at)
     known = inside & (looked_at <= blocks.last)
+    if not known.any():
+        longest = int((blocks.last - blocks.first).max()) + 1
+        raise EnsembleKitError(
+            f"`bars` must have at least {horizons + w} bars of an instrument for w={w} and horizons={horizons}; "
+            f"got {longest}. Give more bars, or lower `w` or `horizons`."
+        )
     ahead = np.minimum(at[:, None] + np.arange(horizons), len(at) - 1)
     definition = {
         "label": "peak_slope_bottom",
         "horizons": int(horizons),
         "w": int(w),
         "k": float(k),
-        "clip_session": None if clip_session is None else str(clip_session),
+        "clip_session": asdict(clip_session) if isinstance(clip_session, Session) else clip_session,
     }
-    return _as_labels(bars.index, blocks.order, turn[ahead], looked_at, known, whole, definition)
+    return _as_labels(bars.index, blocks.order, turn[ahead], looked_at, known, whole[ahead].all(axis=1), definition)
 
 
 def _check_parameters(horizons: int, w: int, k: float) -> None:
     for name, value in (("horizons", horizons), ("w", w)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise EnsembleKitError(f"`{name}` must be an integer of at least 1; got {value!r}. Count it in bars.")
-    if not k >= 0:
+    if not isinstance(k, Real) or not k >= 0:
         raise EnsembleKitError(f"`k` must be a number of at least 0; got {k!r}. Measure it in ATR(14).")
 
 
@@ -139,17 +142,17 @@ def _as_labels(
         if len(names) == 1
         else pd.DataFrame(classes, index=index, columns=names, dtype="str")
     )
-    times = pd.Series(index.get_level_values(0))
-    t1 = times.iloc[order[np.minimum(looked_at, len(order) - 1)]].to_numpy(copy=True)
-    ends = pd.Series(pd.DatetimeIndex(t1), dtype=times.dtype).where(known)
     by_row = np.empty_like(order)
     by_row[order] = np.arange(len(order))
+    times = index.get_level_values(0)
+    ends = times[order[np.minimum(looked_at, len(order) - 1)]].where(known)
+    t1 = pd.Series(ends[by_row], index=index, name="t1")
     weight = pd.Series(whole[by_row].astype(np.float64), index=index, name="sample_weight")
-    return Labels(labels, ends.iloc[by_row].set_axis(index).rename("t1"), weight, definition)
+    return Labels(labels, t1, weight, definition)
 
 
 def _turns(blocks: _Blocks, w: int, k: float) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """Return +1 (peak), -1 (bottom) or 0, and whether the row's left window is whole."""
+    """Return +1 (peak), -1 (bottom) or 0, and whether the row's class can be computed."""
     high, low = blocks.high, blocks.low
     top, floor = blocks.extremes_before(w)
     top_after, floor_after = blocks.extremes_after(w)
@@ -157,7 +160,13 @@ def _turns(blocks: _Blocks, w: int, k: float) -> tuple[NDArray[np.int8], NDArray
     # Comparisons with NaN (no window, no ATR, no price) are False: no turn.
     peak = (high > top) & (high >= top_after) & (high - np.maximum(floor, floor_after) >= least)
     bottom = (low < floor) & (low <= floor_after) & (np.minimum(top, top_after) - low >= least)
-    whole = ~np.isnan(high) & (blocks.clipped | (np.arange(len(high)) - blocks.first >= w))
+    at = np.arange(len(high))
+    # The start of the data, unlike a session's, cuts windows off: what lay before it is not known.
+    whole = (at - blocks.first >= w) | (blocks.start > blocks.first)
+    whole &= ~np.isnan(high + low + blocks.atr)
+    # A window may be empty at its border, not for want of prices.
+    whole &= ~np.isnan(top + floor) | (at == blocks.start)
+    whole &= ~np.isnan(top_after + floor_after) | (at == blocks.stop)
     return ((peak.astype(np.int8) - bottom) * whole).astype(np.int8), whole
 
 
@@ -194,8 +203,10 @@ def left_legs(bars: pd.DataFrame, *, w: int = 36) -> TurnLegs:
     blocks = _Blocks.of(bars, None)
     top, floor = blocks.extremes_before(w)
     legs = np.zeros((2, len(top)))
-    legs[0, blocks.order] = np.where(blocks.high > top, (blocks.high - floor) / blocks.atr, 0.0)
-    legs[1, blocks.order] = np.where(blocks.low < floor, (top - blocks.low) / blocks.atr, 0.0)
+    # Where prices stood still the ATR is 0, and there is no new extreme either.
+    unit = np.where(blocks.atr > 0, blocks.atr, np.nan)
+    legs[0, blocks.order] = np.where(blocks.high > top, (blocks.high - floor) / unit, 0.0)
+    legs[1, blocks.order] = np.where(blocks.low < floor, (top - blocks.low) / unit, 0.0)
     peak, bottom = np.nan_to_num(legs)
     return TurnLegs(peak, bottom)
 
@@ -212,7 +223,6 @@ class _Blocks:
     last: IntArray
     start: IntArray  # each place's window borders: the instrument's, or the session's
     stop: IntArray
-    clipped: bool
 
     @classmethod
     def of(cls, bars: pd.DataFrame, session: str | Session | None) -> _Blocks:
@@ -225,7 +235,7 @@ class _Blocks:
             start, stop = _borders(instrument[order], day)
         high, low = (bars[column].to_numpy(np.float64)[order] for column in ("high", "low"))
         atr = average_true_range(bars)[order]
-        return cls(order, high, low, atr, first, last, start, stop, session is not None)
+        return cls(order, high, low, atr, first, last, start, stop)
 
     def extremes_before(self, w: int) -> tuple[FloatArray, FloatArray]:
         """Highest high and lowest low of the w bars before each."""

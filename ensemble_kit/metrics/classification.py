@@ -71,19 +71,16 @@ def auc_pr_by_class(
     H0  1.0  0.833333
     """
     labels, codes, scores, weights = _aligned(y, proba, classes, sample_weight)
-    chosen = labels if events is None else np.asarray(events, dtype=labels.dtype)
-    if unknown := [event for event in chosen if event not in labels]:
-        raise EnsembleKitError(f"`events` must be among the classes {labels.tolist()}; got {unknown}.")
+    chosen = _chosen(labels, events)
     table = np.full((codes.shape[1], len(chosen)), np.nan)
-    for j, event in enumerate(chosen):
-        k = int(np.flatnonzero(labels == event)[0])
+    for j, k in enumerate(chosen.values()):
         for h in range(codes.shape[1]):
             hit = codes[:, h] == k
             if hit.any():
                 table[h, j] = average_precision_score(hit, scores[:, h, k], sample_weight=weights)
     absent = np.isnan(table)
     if absent.any():
-        missing = sorted({str(chosen[j]) for j in np.flatnonzero(absent.any(axis=0))})
+        missing = [str(label) for label, gone in zip(chosen, absent.any(axis=0), strict=True) if gone]
         warnings.warn(
             f"no row of class {', '.join(missing)} at some horizon: left out of the average of AUC-PR.",
             UserWarning,
@@ -153,12 +150,14 @@ def brier_skill(
     Returns
     -------
     ndarray of shape (H,)
-        1 is perfect, 0 is the prior, below 0 is worse than knowing nothing.
+        1 is perfect, 0 is the prior, below 0 is worse than knowing nothing. NaN where the
+        prior is perfect: there is nothing to save.
     """
     p = stack_horizons(proba)
     constant = np.broadcast_to(np.asarray(prior, np.float64), p.shape)
     score = brier_score(y, p, classes=classes, sample_weight=sample_weight)
-    return 1.0 - score / brier_score(y, constant, classes=classes, sample_weight=sample_weight)
+    least = brier_score(y, constant, classes=classes, sample_weight=sample_weight)
+    return 1.0 - score / np.where(least > 0, least, np.nan)
 
 
 def calibration_slope(
@@ -184,20 +183,25 @@ def calibration_slope(
     Returns
     -------
     slope, intercept : float
-        (1, 0) is calibrated; a slope below 1 is overconfident. NaN where the class does not
-        occur, occurs always, or its probability never varies.
+        (1, 0) is calibrated; a slope below 1 is overconfident. NaN where there is no finite
+        answer: the class does not occur, occurs always, its probability never varies, or
+        parts its rows from the others completely.
 
     References
     ----------
     D. R. Cox, Two Further Applications of a Model for Binary Regression, 1958.
     """
     labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
-    k = int(np.flatnonzero(labels == np.asarray(event, dtype=labels.dtype))[0])
+    (k,) = _chosen(labels, [event]).values()
     hit = codes[:, horizon] == k
     score = logit(np.clip(p[:, horizon, k], 1e-12, 1 - 1e-12))
-    if hit.all() or not hit.any() or np.ptp(score) < 1e-12:
+    yes, no = score[hit], score[~hit]
+    # A constant score parts them, too: every one is at or above, and at or below, every other.
+    if len(yes) == 0 or len(no) == 0 or yes.min() >= no.max() or yes.max() <= no.min():
         return float("nan"), float("nan")
-    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(score[:, None], hit, sample_weight=weights)
+    # Newton's steps are exact where the default solver stops at three digits.
+    newton = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
+    fit = newton.fit(score[:, None], hit, sample_weight=weights)
     return float(fit.coef_[0, 0]), float(fit.intercept_[0])
 
 
@@ -217,7 +221,7 @@ def expected_calibration_error(
     y, proba, classes, events, sample_weight : see `auc_pr_by_class`
         The same.
     n_bins : int, default=15
-        Bins by predicted probability, of equal weight.
+        Bins by predicted probability, of equal weight; equal probabilities share a bin.
 
     Returns
     -------
@@ -230,21 +234,35 @@ def expected_calibration_error(
     Using Bayesian Binning, AAAI 2015.
     """
     labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
-    chosen = labels if events is None else np.asarray(events, dtype=labels.dtype)
+    chosen = _chosen(labels, events)
     table = np.zeros((codes.shape[1], len(chosen)))
-    for j, event in enumerate(chosen):
-        k = int(np.flatnonzero(labels == event)[0])
+    for j, k in enumerate(chosen.values()):
         for h in range(codes.shape[1]):
-            order = np.argsort(p[:, h, k], kind="stable")
-            w = weights[order]
-            bins = np.minimum((np.cumsum(w) - w / 2) / w.sum() * n_bins, n_bins - 1).astype(int)
-            gap = w * (p[order, h, k] - (codes[order, h] == k))
-            table[h, j] = np.abs(np.bincount(bins, gap)).sum() / w.sum()
+            # Mass and gap of each value: a tie that bins cut would be called miscalibrated.
+            _, value = np.unique(p[:, h, k], return_inverse=True)
+            mass = np.bincount(value, weights)
+            gap = np.bincount(value, weights * (p[:, h, k] - (codes[:, h] == k)))
+            bins = ((np.cumsum(mass) - mass / 2) / mass.sum() * n_bins).astype(int)
+            table[h, j] = np.abs(np.bincount(bins, gap)).sum() / mass.sum()
     return pd.DataFrame(table, index=_horizon_names(codes.shape[1]), columns=list(chosen))
 
 
 def _horizon_names(n_horizons: int) -> list[str]:
     return [f"H{h}" for h in range(n_horizons)]
+
+
+def _chosen(labels: NDArray[Any], events: Sequence[Any] | None) -> dict[Any, int]:
+    """Return the class number of each event, all classes for None."""
+    number = {label: k for k, label in enumerate(labels.tolist())}
+    if events is None:
+        return number
+    wanted = [events] if isinstance(events, str) else list(events)
+    names = [str(event) if labels.dtype.kind in "UT" else event for event in wanted]
+    if unknown := [name for name in names if name not in number]:
+        raise EnsembleKitError(
+            f"`events` must be among the classes {list(number)}; got {unknown}. Write them as the target does."
+        )
+    return {name: number[name] for name in names}
 
 
 def _aligned(
@@ -263,4 +281,10 @@ def _aligned(
         )
     weights = check_row_weights(sample_weight, len(p))
     rows = weights > 0
+    if not np.isfinite(p[rows]).all():
+        row = int(np.argmax(rows & ~np.isfinite(p).all(axis=(1, 2))))
+        raise EnsembleKitError(
+            f"`proba` must be finite where rows count; row {row} has {p[row].tolist()}. "
+            "Give rows that cannot be predicted `sample_weight` 0."
+        )
     return labels[order], targets.codes[rows], p[rows][:, :, order], weights[rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -47,7 +49,12 @@ def turn_rule(bars: pd.DataFrame, *, w: int = 36) -> pd.DataFrame:
     >>> turn_rule(make_bars(200, random_state=0)).columns.tolist()
     ['peak', 'bottom']
     """
-    legs = left_legs(bars, w=w)
+    check_bars(bars)
+    if not isinstance(w, Integral) or w < 1:
+        raise EnsembleKitError(f"`w` must be an integer of at least 1; got {w!r}. Take the `w` of the labels.")
+    # Where prices stood still for long, ATR is 0, and so is the leg: 0 / 0 is no turn.
+    with np.errstate(invalid="ignore"):
+        legs = left_legs(bars, w=w)
     return pd.DataFrame({"peak": legs.peak, "bottom": legs.bottom}, index=bars.index)
 
 
@@ -71,7 +78,9 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     Returns
     -------
     DataFrame
-        Of the same shape, index and first row; labels and features are to be made anew.
+        Of the same shape, index and first row; labels and features are to be made anew. Rows
+        with a NaN price stay in their place, at the new level of prices. Warns where no time
+        of day has two bars, so that there is nothing to shuffle.
 
     Examples
     --------
@@ -90,11 +99,28 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     values = bars[moving].to_numpy(np.float64, copy=True)
     priced = np.array([column in _PRICE_LIKE for column in moving])
     close = moving.index("close")
+    whole = bars[list(PRICES)].notna().all(axis=1).to_numpy()
+    shuffled = False
     for instrument in range(len(names)):
-        # Rows without prices stay where they are: they have no shape to move.
-        rows = np.flatnonzero((codes == instrument) & bars[list(PRICES)].notna().all(axis=1).to_numpy())
-        if len(rows) > 2:
-            values[rows] = _shuffle(values[rows], minute[rows], priced, close, rng)
+        mine = np.flatnonzero(codes == instrument)
+        rows = mine[whole[mine]]
+        if len(np.unique(minute[rows[1:]])) == len(rows[1:]):
+            continue
+        shuffled = True
+        before = values[rows, close]
+        values[rows] = _shuffle(values[rows], minute[rows], priced, close, rng)
+        # Rows with a price unknown have no shape to move: they stay, at the level of the close before them.
+        torn = mine[~whole[mine]]
+        last = np.searchsorted(rows, torn) - 1
+        level = np.where(last >= 0, values[rows[last], close] / before[last], 1.0)
+        values[np.ix_(torn, priced)] *= level[:, None]
+    if not shuffled:
+        warnings.warn(
+            "surrogate bars equal the bars: no time of day has two bars to exchange. Give more days, or the "
+            "`session` whose clock the bars follow.",
+            UserWarning,
+            stacklevel=2,
+        )
     surrogate = bars.copy()
     surrogate[moving] = values
     return surrogate
@@ -158,8 +184,14 @@ def shifted_label_scores(
     labels = labels if labels.ndim == 1 else labels[:, horizon]
     p = stack_horizons(proba)[:, horizon]
     n = len(labels)
+    if not isinstance(min_shift, Integral) or min_shift < 0:
+        raise EnsembleKitError(
+            f"`min_shift` must be an integer of at least 0; got {min_shift!r}. Take what the label looks ahead."
+        )
     if n <= 2 * min_shift + 1:
-        raise EnsembleKitError(f"`y` must have more than {2 * min_shift + 1} rows for min_shift={min_shift}; got {n}.")
+        raise EnsembleKitError(
+            f"`y` must have more than {2 * min_shift + 1} rows for min_shift={min_shift}; got {n}. Give more bars."
+        )
     shifts = check_random_state(random_state).randint(min_shift + 1, n - min_shift, size=n_shifts)
     return np.array([auc_pr(np.roll(labels, s), p, classes=classes, events=events)[0] for s in shifts])
 
@@ -174,7 +206,8 @@ def block_bootstrap_mean(
     values : array-like of shape (n,)
         In time order; NaN left out.
     block : int, default=None
-        Length of the blocks; None for the cube root of n times 2, at least 1.
+        Length of the blocks, at most n // 2 (one block of all would always give the same
+        mean); None for the cube root of n times 2, within that.
     n_resamples : int, default=2000
         Resamples.
     level : float, default=0.95
@@ -187,6 +220,11 @@ def block_bootstrap_mean(
     mean, low, high : float
         The mean and the percentile interval.
 
+    Raises
+    ------
+    EnsembleKitError
+        If there are fewer than 2 numbers, an infinite one, or blocks of another length.
+
     References
     ----------
     D. N. Politis, J. P. Romano, A Circular Block-Resampling Procedure for Stationary Data,
@@ -195,9 +233,14 @@ def block_bootstrap_mean(
     x = np.asarray(values, dtype=np.float64)
     x = x[~np.isnan(x)]
     n = len(x)
-    if n < 2:
-        raise EnsembleKitError(f"`values` must have at least 2 numbers; got {n}.")
-    length = min(n, block or max(1, round(2 * n ** (1 / 3))))
+    if n < 2 or np.isinf(x).any():
+        raise EnsembleKitError(
+            f"`values` must have at least 2 numbers, all finite; got {n}, {int(np.isinf(x).sum())} of them infinite. "
+            "Give more rows, and NaN where nothing is known."
+        )
+    if block is not None and not 1 <= block <= n // 2:
+        raise EnsembleKitError(f"`block` must be in [1, {n // 2}] for {n} values; got {block}. Leave it None.")
+    length = min(n // 2, round(2 * n ** (1 / 3))) if block is None else int(block)
     # Sums of all blocks, wrapped round the end so that each value counts alike.
     total = np.concatenate([[0.0], np.cumsum(np.concatenate([x, x[: length - 1]]))])
     sums = total[length:] - total[:-length]

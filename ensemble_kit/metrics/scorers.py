@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics.classification import auc_pr, brier_score
-from ensemble_kit.targets import stack_horizons, unstack_horizons
+from ensemble_kit.targets import Targets
 
 __all__ = ["AUCPRScorer", "BrierScorer"]
+
+FloatArray = NDArray[np.float64]
 
 
 class _ProbabilityScorer:
@@ -29,6 +32,8 @@ class _ProbabilityScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score a fitted classifier.
+
+        A class of `y` that the model never saw has probability 0.
 
         Parameters
         ----------
@@ -46,19 +51,14 @@ class _ProbabilityScorer:
         float
             The score; greater is better.
         """
-        answer = estimator.predict_proba(X)
-        classes = estimator.classes_[0] if isinstance(answer, list) else estimator.classes_
-        scores = self._score(
-            y,
-            unstack_horizons(stack_horizons(answer), not isinstance(answer, list)),
-            classes,
-            self._weights(X, sample_weight),
-        )
-        if self.horizon is None:
-            return float(scores.mean())
-        if self.horizon >= len(scores):
-            raise EnsembleKitError(f"`horizon` must be below {len(scores)}; got {self.horizon}.")
-        return float(scores[self.horizon])
+        classes, proba = _placed(estimator, X, y)
+        n_horizons = proba.shape[1]
+        if self.horizon is not None and not 0 <= self.horizon < n_horizons:
+            raise EnsembleKitError(
+                f"`horizon` must be below the {n_horizons} of the model, or None for all; got {self.horizon}."
+            )
+        scores = self._score(y, proba, classes, self._weights(X, sample_weight))
+        return float(scores.mean() if self.horizon is None else scores[self.horizon])
 
     def _score(self, y: Any, proba: Any, classes: Any, weights: Any) -> Any:
         raise NotImplementedError  # each scorer has its own
@@ -70,7 +70,13 @@ class _ProbabilityScorer:
             raise EnsembleKitError(
                 "`sample_weight` of a scorer is looked up by index; got X without one. Pass a frame."
             )
-        return self.sample_weight.reindex(X.index).to_numpy(np.float64)
+        weights = self.sample_weight.reindex(X.index)
+        if weights.isna().any():
+            raise EnsembleKitError(
+                f"`sample_weight` of a scorer must have a weight for each row of X; {weights.index[weights.isna()][0]} "
+                "has none. Pass the `sample_weight` of the labels made from these very bars."
+            )
+        return weights.to_numpy(np.float64)
 
     def get_metadata_routing(self) -> MetadataRequest:
         """Say that this scorer takes `sample_weight` where scikit-learn routes it.
@@ -86,6 +92,20 @@ class _ProbabilityScorer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(horizon={self.horizon})"
+
+
+def _placed(estimator: Any, X: Any, y: Any) -> tuple[NDArray[Any], FloatArray]:
+    """Return the classes of model and rows together, and probabilities of shape (n, H, K) placed by them."""
+    answer = estimator.predict_proba(X)
+    several = isinstance(answer, list)
+    outputs = [np.asarray(p, np.float64) for p in (answer if several else [answer])]
+    have = [np.asarray(labels) for labels in (estimator.classes_ if several else [estimator.classes_])]
+    have = [labels.astype(str) if labels.dtype.kind in "OUT" else labels for labels in have]
+    classes = np.unique(np.concatenate([*have, Targets.encode(y).classes]))
+    placed = np.zeros((len(outputs[0]), len(outputs), len(classes)))
+    for h, (labels, proba) in enumerate(zip(have, outputs, strict=True)):
+        placed[:, h, np.searchsorted(classes, labels)] = proba
+    return classes, placed
 
 
 class AUCPRScorer(_ProbabilityScorer):
@@ -125,6 +145,12 @@ class AUCPRScorer(_ProbabilityScorer):
         self.events = events
 
     def _score(self, y: Any, proba: Any, classes: Any, weights: Any) -> Any:
+        events = None if self.events is None else np.atleast_1d(np.asarray(self.events))
+        if events is not None and np.isin(events, classes).any():
+            # An event that neither the model nor these rows know is absent like any other.
+            more = np.setdiff1d(events, classes)
+            classes = np.concatenate([classes, more])
+            proba = np.concatenate([proba, np.zeros((*proba.shape[:2], len(more)))], axis=2)
         return auc_pr(y, proba, classes=classes, events=self.events, sample_weight=weights)
 
 

@@ -1,8 +1,12 @@
 """Judgement to read and to look at: holdout tables and pictures."""
 
+from ensemble_kit.reports._canvas import save_figure
 from ensemble_kit.reports.album import save_pictures
+from ensemble_kit.reports.equity import plot_equity
 from ensemble_kit.reports.holdout import HoldoutReport, evaluate_holdout
-from ensemble_kit.reports.pictures import plot_equity, plot_reliability, plot_signals, plot_weights, save_figure
+from ensemble_kit.reports.reliability import plot_reliability
+from ensemble_kit.reports.signals import plot_signals
+from ensemble_kit.reports.votes import plot_weights
 
 __all__ = [
     "HoldoutReport",

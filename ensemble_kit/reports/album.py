@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ensemble_kit.reports._canvas import save_figure
+from ensemble_kit.reports.equity import plot_equity
 from ensemble_kit.reports.holdout import HoldoutReport
-from ensemble_kit.reports.pictures import plot_equity, plot_reliability, plot_signals, plot_weights, save_figure
+from ensemble_kit.reports.reliability import plot_reliability
+from ensemble_kit.reports.signals import plot_signals
+from ensemble_kit.reports.votes import plot_weights
 from ensemble_kit.validation import final_estimator
 
 __all__ = ["save_pictures"]
@@ -29,11 +33,11 @@ def save_pictures(report: HoldoutReport, model: Any, folder: Path) -> list[Path]
     list of Path
         The files.
     """
+    judged, truth = report.proba[report.rows, 0], report.labels.iloc[report.rows]
     events = [*report.events.index]
-    truth = report.labels.iloc[report.rows]
-    drawn = {
+    drawn: dict[str, Any] = {
         "signals": plot_signals(report.bars, report.position, labels=report.labels),
-        "reliability": plot_reliability(report.proba[report.rows, 0], truth, classes=report.classes, events=events),
+        "reliability": plot_reliability(judged, truth, classes=list(report.classes), events=events),
         "equity": plot_equity(report.backtest),
     }
     ensemble = final_estimator(getattr(model, "model_", model))

@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ensemble_kit.bars import check_bars, row_keys
-from ensemble_kit.sessions import Session
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.labels import Labels, label_bars
 from ensemble_kit.metrics import (
@@ -23,6 +22,7 @@ from ensemble_kit.metrics import (
     surrogate_bars,
     turn_rule,
 )
+from ensemble_kit.sessions import Session
 from ensemble_kit.sizing import BacktestResult, backtest, next_open_return
 from ensemble_kit.targets import stack_horizons
 from ensemble_kit.validation import rows_with_history
@@ -162,7 +162,7 @@ def evaluate_holdout(
     proba = _predict(model, span, len(held))
     labels = label_bars(bars, definition)
     rows = _scored(labels, held)
-    truth = _first_horizon(labels).iloc[held]
+    truth = labels.horizon(0).iloc[held]
     classes = model.classes_[0] if isinstance(model.classes_, list) else model.classes_
     position = pd.Series(model.sizer_.transform(proba), index=bars.index[held])
     holdout = bars.iloc[held]
@@ -204,10 +204,6 @@ def evaluate_holdout(
 
 def _predict(model: Any, span: pd.DataFrame, n_held: int) -> FloatArray:
     return stack_horizons(model.predict_proba(span))[-n_held:]
-
-
-def _first_horizon(labels: Labels) -> pd.Series[Any]:
-    return labels.labels if isinstance(labels.labels, pd.Series) else labels.labels.iloc[:, 0]
 
 
 def _scored(labels: Labels, held: IntArray) -> IntArray:
@@ -252,7 +248,7 @@ def _surrogate_scores(
         labels = label_bars(shuffled, definition)
         rows = _scored(labels, held)
         proba = _predict(model, shuffled, n_held)[rows, :1]
-        truth = _first_horizon(labels).iloc[held[rows]]
+        truth = labels.horizon(0).iloc[held[rows]]
         draws.append(auc_pr_by_class(truth, proba, classes=classes, events=events).iloc[0].to_numpy())
     scores = np.array(draws).reshape(n_draws, len(events))
     if n_draws == 0:

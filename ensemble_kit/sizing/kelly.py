@@ -102,7 +102,7 @@ class KellySizer(BaseEstimator):
         sample_weight : array-like of shape (n,), default=None
             Rows of weight 0 do not count.
         classes : array-like of shape (K,), default=None
-            The labels of the columns, sorted; None for the sorted labels of `y`.
+            The labels of the columns, in their order; None for the sorted labels of `y`.
 
         Returns
         -------
@@ -116,17 +116,25 @@ class KellySizer(BaseEstimator):
             classes, or probabilities are not probabilities.
         """
         self._check_parameters()
-        targets = Targets.encode(y, classes=None if classes is None else np.asarray(classes))
-        self.classes_ = targets.classes
+        labels = None if classes is None else np.asarray(classes)
+        order = None if labels is None else np.argsort(labels)
+        targets = Targets.encode(y, classes=None if labels is None else labels[order])
+        self.classes_ = targets.classes if labels is None else labels
         self.long_, self.short_ = self._directions()
-        p = self._probabilities(proba)
+        p = self._probabilities(proba, targets.codes.shape)
+        weights = check_row_weights(sample_weight, len(p))
+        unknown = (weights > 0) & np.isnan(p).any(axis=1)
+        if unknown.any():
+            raise EnsembleKitError(
+                f"`proba` must not be NaN in `fit`; row {int(np.argmax(unknown))} is, {int(unknown.sum())} row(s) in "
+                "all. Leave such rows out, or give them `sample_weight` 0."
+            )
         codes = targets.codes[:, self.horizon]
-        if len(p) != len(codes):
-            raise EnsembleKitError(f"`proba` must have the {len(codes)} rows of `y`; got {len(p)}.")
-        weights = check_row_weights(sample_weight, len(codes))
+        codes = codes if order is None else order[codes]
         truth = np.where(codes == self.long_, 1.0, np.where(codes == self.short_, 0.0, 0.5))
         bet = (1.0 + p[:, self.long_] - p[:, self.short_]) / 2.0
-        self.rmse_ = float(np.sqrt(np.average((bet - truth) ** 2, weights=weights)))
+        error = np.where(weights > 0, bet - truth, 0.0)
+        self.rmse_ = float(np.sqrt(np.average(error**2, weights=weights)))
         return self
 
     def transform(self, proba: Any) -> FloatArray:
@@ -147,7 +155,8 @@ class KellySizer(BaseEstimator):
         edge = p[:, self.long_] - p[:, self.short_]
         size = np.maximum(0.0, np.abs(edge) - self.conservatism * self.rmse_)
         position = np.clip(self.fraction * size * np.sign(edge), -self.cap, self.cap)
-        return np.nan_to_num(position)
+        # A row whose probabilities are not all known has no position.
+        return np.where(np.isnan(p).any(axis=1), 0.0, position)
 
     def _check_parameters(self) -> None:
         domains = [
@@ -171,13 +180,18 @@ class KellySizer(BaseEstimator):
                 long, short = labels[-1], labels[0]
         if long not in labels or short not in labels or long == short:
             raise EnsembleKitError(
-                f"`long` and `short` must be two of the classes {labels}; got {long!r} and {short!r}. "
+                f"`long` and `short` must be two of the {len(labels)} class(es) {labels}; got {long!r} and {short!r}. "
                 "Say which class means a rise and which a fall: KellySizer(long=..., short=...)."
             )
         return labels.index(long), labels.index(short)
 
-    def _probabilities(self, proba: Any) -> FloatArray:
+    def _probabilities(self, proba: Any, rows_and_horizons: tuple[int, ...] | None = None) -> FloatArray:
         p = stack_horizons(proba)
+        if rows_and_horizons is not None and p.shape[:2] != rows_and_horizons:
+            raise EnsembleKitError(
+                f"`proba` must have the rows and horizons of `y`, {rows_and_horizons}; got {p.shape[:2]}. "
+                "Pass both for the same rows."
+            )
         if not 0 <= self.horizon < p.shape[1] or p.shape[2] != len(self.classes_):
             raise EnsembleKitError(
                 f"`proba` must have horizon {self.horizon} and {len(self.classes_)} classes; got {p.shape[1]} "

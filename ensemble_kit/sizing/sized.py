@@ -9,20 +9,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.model_selection import check_cv
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.sizing.kelly import KellySizer
-from ensemble_kit.targets import check_row_weights
+from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba
 from ensemble_kit.validation import (
     ALL_MEMBERS,
     RowUsage,
     WalkForwardSplit,
     final_estimator,
     lookback,
-    take_rows,
     walk_forward_predict,
     weight_parameters,
 )
@@ -92,6 +92,7 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         inner = get_tags(self.model)
         tags.input_tags = inner.input_tags
+        tags.input_tags.sparse = False
         tags.target_tags = inner.target_tags
         return tags
 
@@ -121,6 +122,11 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         context = self._init_callback_context(max_subtasks=1)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        if not isinstance(X, pd.DataFrame):
+            X = check_array(X, dtype=None, ensure_all_finite=False, estimator=self)
+        targets = Targets.encode(y)
+        check_consistent_length(X, targets.codes)
+        self._rehearse(targets)
         model = clone(self.model)
         if isinstance(X, pd.DataFrame) and hasattr(model, "set_output"):
             # Columns keep the bars' index on their way to the ensemble, which needs it for panels.
@@ -138,16 +144,24 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self.model_ = model.fit(X, y, **parameters)
             part.call_on_fit_task_end(estimator=self, X=X, y=y)
         rows, proba, fold, usage = self._out_of_fold(X, y, weights)
-        classes = self.classes_[0] if isinstance(self.classes_, list) else self.classes_
         given = np.ones(len(rows)) if weights is None else weights[rows]
-        self.sizer_ = clone(self.sizer) if self.sizer is not None else KellySizer()
-        truth = take_rows(y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y), rows)
-        self.sizer_.fit(proba, truth, sample_weight=given, classes=classes)
+        truth = targets.decode(targets.codes[rows])
+        self.sizer_ = self._new_sizer().fit(proba, truth, sample_weight=given, classes=targets.classes)
+        self._classes = targets.classes
         for k in np.unique(fold):
             usage.add(int(k), ALL_MEMBERS, "size", rows[(fold == k) & (given > 0)])
         self._usage = usage.check().entries
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
+
+    def _new_sizer(self) -> Any:
+        return KellySizer() if self.sizer is None else clone(self.sizer)
+
+    def _rehearse(self, targets: Targets) -> None:
+        """Fit a sizer to even probabilities: what it refuses, it refuses before the model's work is done."""
+        shape = (*targets.codes.shape, len(targets.classes))
+        even = np.full(shape, 1.0 / len(targets.classes))
+        self._new_sizer().fit(even, targets.decode(targets.codes), classes=targets.classes)
 
     def _out_of_fold(self, X: Any, y: Any, weights: Any) -> tuple[Any, Any, Any, RowUsage]:
         """Return rows, probabilities, folds and usage: the ensemble's own, or a walk-forward's."""
@@ -155,7 +169,9 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if hasattr(ensemble, "out_of_fold"):
             rows, proba = ensemble.out_of_fold()
             return rows, proba, ensemble.fold_[rows], ensemble.row_usage_
-        out = walk_forward_predict(self.model, X, y, cv=self.cv or WalkForwardSplit(3), sample_weight=weights)
+        cv = WalkForwardSplit(3) if self.cv is None else check_cv(self.cv)
+        y = y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
+        out = walk_forward_predict(self.model, X, y, cv=cv, sample_weight=weights)
         rows = np.flatnonzero(out.covered)
         return rows, np.exp(out.log_proba[rows]), out.fold[rows], out.usage
 
@@ -173,7 +189,8 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Fractions of equity, decided at the bar's close.
         """
         check_is_fitted(self, "sizer_")
-        return np.asarray(self.sizer_.transform(self.model_.predict_proba(X)))
+        # Placed by class, as the sizer was fitted: horizons of a model may know different classes.
+        return np.asarray(self.sizer_.transform(np.exp(predict_log_proba(self.model_, X, self._classes))))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class.

@@ -6,9 +6,10 @@ import io
 import json
 import pickle
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import skops.io
@@ -74,9 +75,12 @@ def write_model(model: Any, folder: Path, card: Mapping[str, Any]) -> Path:
 
 
 class _PlainPickler(pickle.Pickler):
-    """Turns pandas indexes to arrays of labels: scikit-learn's union keeps some, and skops refuses them."""
+    """Makes a model's state plain, and leaves behind what belongs to the machine it was fitted on."""
 
     def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, joblib.Memory | PurePath):
+            return type(None), ()
+        # scikit-learn's union keeps the columns of its parts, and skops refuses pandas' classes.
         if isinstance(value, pd.Index):
             return np.array, (value.tolist(), object)
         return NotImplemented

@@ -25,6 +25,8 @@ __all__ = ["CHAMPION", "load_card", "load_model", "log_and_register", "log_holdo
 
 #: The alias that names the version in use.
 CHAMPION = "champion"
+#: What `log_model` calls the files' folder, under its own `data`.
+_FOLDER = "sized_model"
 _REQUIREMENTS = ("ensemble-kit", "scikit-learn", "skops", "torch", "skorch", "lightgbm", "numba", "numpy", "pandas")
 
 
@@ -81,12 +83,13 @@ def log_and_register(model: Any, bars: pd.DataFrame, *, name: str, card: Mapping
     table = to_table(bars.iloc[-((model.lookback or 0) + 5) :])
     signature = infer_signature(table, ServedModel(model).predict(table))
     with tempfile.TemporaryDirectory() as folder:
-        data = write_model(model, Path(folder) / "data", card)
+        data = write_model(model, Path(folder) / _FOLDER, card)
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="ensemble_kit.tracking.served",
             data_path=str(data),
             signature=signature,
+            input_example=table,
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _REQUIREMENTS],
         )
     # Registered last: a version exists only for a model that is wholly there.
@@ -165,7 +168,7 @@ def _fetch(uri: str) -> Path:
             f"Registered at {mlflow.get_tracking_uri()}: {', '.join(known) or 'none'}. "
             "Train it with `ensemble-kit train`, or name another place with `--tracking-uri`."
         ) from None
-    return folder / "data"
+    return folder / "data" / _FOLDER
 
 
 def log_holdout(uri: str, metrics: Mapping[str, float], pictures: Iterable[Path]) -> None:

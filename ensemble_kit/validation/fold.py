@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import check_consistent_length, has_fit_parameter
 
 from ensemble_kit.bars import RowKeys, row_keys
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
@@ -84,11 +86,14 @@ def walk_forward_predict(estimator: Any, X: Any, y: Any, *, cv: Any, sample_weig
     ------
     LeakageError
         If a fold's training rows do not all precede its test rows.
+    EnsembleKitError
+        If rows have weights that the estimator does not take.
 
     Notes
     -----
     `validation.lookback` rows stand in front of every fold, and rows that a purge left out
-    between training rows stay there as history of weight 0: windows hold the real bars.
+    between training rows stay there as history of weight 0: windows hold the real bars. A
+    fold whose training rows have one class only predicts it, and warns.
 
     Examples
     --------
@@ -101,15 +106,18 @@ def walk_forward_predict(estimator: Any, X: Any, y: Any, *, cv: Any, sample_weig
     ((80, 1, 2), 60)
     """
     check_panel_index(X, y)
+    X = X if isinstance(X, pd.DataFrame) else np.asarray(X)
     keys = row_keys(X)
     targets = Targets.encode(y)
+    check_consistent_length(X, targets.codes)
     weights = check_row_weights(sample_weight, len(keys.time))
+    labels = targets.decode(targets.codes)
     log_proba = np.full((len(keys.time), targets.n_horizons, len(targets.classes)), np.nan)
     which = np.full(len(keys.time), -1, dtype=np.int64)
     usage = RowUsage()
     for fold, (train, test) in enumerate(cv.split(X, y)):
         check_fold(keys, train, test, fold)
-        fitted, used = fit_on_rows(estimator, X, y, weights, train, keys)
+        fitted, used = fit_on_rows(estimator, X, labels, weights, train, keys)
         log_proba[test] = predict_on_rows(fitted, X, test, keys, targets.classes)
         which[test] = fold
         for role, rows in used.items():
@@ -127,8 +135,11 @@ def fit_on_rows(
     ----------
     estimator : classifier or Pipeline
         What to clone and fit.
-    X, y : frames or arrays of n rows
+    X : frame or array of n rows
         All rows.
+    y : ndarray of shape (n,) or (n, H)
+        Labels of all rows. Those of `rows` alone are used: history rows in between get the
+        label of a learned row before them, since a step may learn from y but take no weights.
     weights : ndarray of shape (n,)
         0 for rows that are history only.
     rows : ndarray of int64
@@ -142,7 +153,15 @@ def fit_on_rows(
         The clone.
     usage : dict
         Positions by role: `fit`, and `stop` where the model stops early.
+
+    Raises
+    ------
+    EnsembleKitError
+        If no row has a weight, or if rows have weights that the model does not take.
     """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]  # one horizon is one output, as scikit-learn has it
     model = clone(estimator)
     if isinstance(X, pd.DataFrame) and hasattr(model, "set_output"):
         # The model at the end of a pipeline reads the panel's index.
@@ -150,14 +169,21 @@ def fit_on_rows(
     reach = lookback(model)
     learned = np.zeros(len(weights))
     learned[rows] = weights[rows]
-    span = np.flatnonzero(learned > 0)
-    if len(span) == 0:
+    fit = np.flatnonzero(learned > 0)
+    if len(fit) == 0:
         raise EnsembleKitError(
             "`sample_weight` must be above 0 on some training rows of every fold; one fold has none. "
             "Give more rows, or larger folds."
         )
-    if reach != 0:
-        span = rows_with_history(keys, span, reach)
+    if _is_constant(y[fit]) and not _is_constant(y[weights > 0]):
+        warnings.warn(
+            f"Training rows before {keys.axis()[fit.max()]} have the class {y[fit[0]]} only: they teach nothing, and "
+            "a constant stands in for the model. Give more bars, or fewer folds.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return DummyClassifier(strategy="prior").fit(take_rows(X, fit), y[fit]), {"fit": fit}
+    span = fit if reach == 0 else rows_with_history(keys, fit, reach)
     given = learned[span]
     parameters = weight_parameters(model, given) if (given != 1).any() else {}
     if not parameters and (given != 1).any():
@@ -165,11 +191,16 @@ def fit_on_rows(
             f"`estimator` must take `sample_weight` where rows have weights; {final_estimator(model)!r} does not. "
             "Take a model that does, or leave weights out."
         )
-    model.fit(take_rows(X, span), take_rows(y, span), **parameters)
+    before = np.maximum(np.searchsorted(fit, span, side="right") - 1, 0)
+    model.fit(take_rows(X, span), y[fit[before]], **parameters)
     usage = getattr(final_estimator(model), "row_usage_", None)
     if not isinstance(usage, dict):
         usage = {"fit": np.flatnonzero(given > 0)}
     return model, {role: span[positions] for role, positions in usage.items() if len(positions)}
+
+
+def _is_constant(y: NDArray[Any]) -> bool:
+    return bool((y == y.flat[0]).all())
 
 
 def predict_on_rows(fitted: Any, X: Any, rows: IntArray, keys: RowKeys, classes: NDArray[Any]) -> FloatArray:
@@ -213,14 +244,17 @@ def weight_parameters(estimator: Any, weights: FloatArray) -> dict[str, Any]:
     dict
         Empty where the model takes no weights.
     """
+    if not has_fit_parameter(final_estimator(estimator), "sample_weight"):
+        return {}
+    return {f"{path}sample_weight": weights for path in _steps_with_weights(estimator)}
+
+
+def _steps_with_weights(estimator: Any) -> list[str]:
+    """Prefixes (`step__`, `step__inner__`) of all steps whose fit takes weights."""
     if isinstance(estimator, Pipeline):
-        found = {
-            name: weight_parameters(step, weights) for name, step in estimator.steps if isinstance(step, BaseEstimator)
-        }
-        if not found.get(estimator.steps[-1][0]):
-            return {}
-        return {f"{name}__{key}": value for name, inner in found.items() for key, value in inner.items()}
-    return {"sample_weight": weights} if has_fit_parameter(estimator, "sample_weight") else {}
+        return [f"{name}__{path}" for name, step in estimator.steps for path in _steps_with_weights(step)]
+    takes = hasattr(estimator, "fit") and has_fit_parameter(estimator, "sample_weight")
+    return [""] if takes else []
 
 
 def final_estimator(estimator: Any) -> Any:
@@ -270,21 +304,23 @@ def check_panel_index(X: Any, y: Any = None, *, fitted_on_panel: bool = False) -
     X : DataFrame or array
         Columns.
     y : DataFrame, Series or array, default=None
-        Targets; their index betrays a panel.
+        Targets; their index betrays a panel, or other rows than those of `X`.
     fitted_on_panel : bool, default=False
         Whether the model was fitted on a panel.
 
     Raises
     ------
     BarsError
-        If `X` has no such index and should.
+        If `X` has no such index and should, or if `y` has other times than `X`.
     """
-    is_panel = isinstance(getattr(X, "index", None), pd.MultiIndex)
-    from_panel = isinstance(y, pd.DataFrame | pd.Series) and isinstance(y.index, pd.MultiIndex)
+    columns_index = X.index if isinstance(X, pd.DataFrame | pd.Series) else None
+    target_index = y.index if isinstance(y, pd.DataFrame | pd.Series) else None
+    is_panel, from_panel = isinstance(columns_index, pd.MultiIndex), isinstance(target_index, pd.MultiIndex)
     if (fitted_on_panel or from_panel) and not is_panel:
         raise BarsError(
             "`X` must keep the panel's (datetime, instrument) index, or windows would mix instruments; got "
             f"{type(X).__name__} without it. Call `set_output(transform='pandas')` on the steps before the model."
         )
-    if is_panel and from_panel and not X.index.equals(y.index):
+    timed = pd.DatetimeIndex | pd.MultiIndex  # an index of numbers may have been reset: it says nothing
+    if isinstance(columns_index, timed) and isinstance(target_index, timed) and not columns_index.equals(target_index):
         raise BarsError("`y` must have the index of `X`; got another one. Use `X, y = labels.align(X)`.")

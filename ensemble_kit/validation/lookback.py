@@ -24,7 +24,7 @@ def lookback(estimator: Any) -> int | None:
     estimator : estimator
         A `Pipeline` (the sum of its steps), a union (the maximum of its parts), anything
         that states `lookback` (all parts of the toolkit do), a meta-estimator around one
-        of these, or any other estimator, whose rows stand alone: 0.
+        or several of these (the maximum), or any other estimator, whose rows stand alone: 0.
 
     Returns
     -------
@@ -48,12 +48,13 @@ def lookback(estimator: Any) -> int | None:
     if isinstance(estimator, FeatureUnion):
         return _longest([lookback(part) for _, part in estimator.transformer_list])
     if isinstance(estimator, ColumnTransformer):
-        return _longest([lookback(part) for _, part, _ in estimator.transformers])
+        return _longest([lookback(part) for _, part, _ in estimator.transformers] + [lookback(estimator.remainder)])
     if hasattr(estimator, "lookback"):
         stated: int | None = estimator.lookback
         return stated
     inner = getattr(estimator, "best_estimator_", getattr(estimator, "estimator", None))
-    return 0 if inner is None else lookback(inner)
+    several = getattr(estimator, "estimators", None) or []  # of voting and stacking: (name, estimator)
+    return _longest([lookback(inner)] + [lookback(part) for _, part in several])
 
 
 def _longest(parts: list[int | None]) -> int | None:

@@ -130,6 +130,10 @@ class WalkForwardSplit(BaseCrossValidator):
     def _check_parameters(self) -> None:
         if not isinstance(self.n_splits, Integral) or self.n_splits < 1:
             raise EnsembleKitError(f"`n_splits` must be an integer of at least 1; got {self.n_splits!r}. Take 3, say.")
+        if self.t1 is not None and not isinstance(self.t1, pd.Series):
+            raise EnsembleKitError(
+                f"`t1` must be a pandas Series on the index of X; got {type(self.t1).__name__}. Pass `labels.t1`."
+            )
         if self.t1 is not None and self.purge is not None:
             raise EnsembleKitError("`t1` and `purge` must not both be given; got both. `t1` purges exactly: keep it.")
         if self.purge is not None and (not isinstance(self.purge, Integral) or self.purge < 0):
@@ -163,6 +167,12 @@ class WalkForwardSplit(BaseCrossValidator):
         """Return each row's t1 in the units of `keys.time`; never known is the largest integer."""
         if self.t1 is None:
             return None
+        if pd.api.types.is_numeric_dtype(self.t1.dtype) != (keys.index is None):
+            raise LeakageError(
+                "`t1` must hold times where X has an index of times, positions where it has none; "
+                f"got {self.t1.dtype}. "
+                "Pass X as a frame with the index of the labelled bars."
+            )
         if keys.index is None:
             if len(self.t1) != len(keys.time):
                 raise LeakageError(
@@ -171,6 +181,8 @@ class WalkForwardSplit(BaseCrossValidator):
                 )
             values = self.t1
         else:
+            if self.t1.index.has_duplicates:
+                raise LeakageError("`t1` must have each row of its index once; got repeated rows. Drop them.")
             at = self.t1.index.get_indexer(keys.index)
             if (at < 0).any():
                 row = int(np.argmax(at < 0))
@@ -187,6 +199,10 @@ class WalkForwardSplit(BaseCrossValidator):
                 "It is the time of the last bar that the label looked at."
             )
         return known
+
+    def __repr__(self) -> str:
+        t1 = None if self.t1 is None else f"<{len(self.t1)} rows>"
+        return f"WalkForwardSplit({self.n_splits}, t1={t1}, purge={self.purge}, test_size={self.test_size})"
 
     def __getstate__(self) -> dict[str, Any]:
         # A frame's pickle needs pandas' own classes: plain arrays let any safe format store the splitter.
@@ -212,7 +228,7 @@ class WalkForwardSplit(BaseCrossValidator):
 def _as_numbers(values: pd.Series[Any], keys: RowKeys) -> IntArray:
     missing = values.isna().to_numpy()
     if keys.index is None:
-        numbers = values.fillna(_NEVER).to_numpy(np.int64)
+        numbers = values.fillna(0).to_numpy(np.int64)
     else:
         numbers = pd.DatetimeIndex(values).as_unit("ns").asi8.copy()
     numbers[missing] = _NEVER
@@ -233,6 +249,8 @@ def check_fold(keys: RowKeys, train: IntArray, test: IntArray, fold: int) -> Non
 
     Raises
     ------
+    EnsembleKitError
+        If the fold has no training or no test rows.
     LeakageError
         If any training row is as late as the first test row.
     """

@@ -151,7 +151,7 @@ class RowUsage:
                 for entry in self.entries
             ],
             columns=["fold", "member", "role", "n_rows", "first", "last"],
-        )
+        ).astype({"first": "Int64", "last": "Int64"})  # an empty use has neither
 
     def __repr__(self) -> str:
         return self.to_frame().to_string(index=False)

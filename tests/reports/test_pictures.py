@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.reports.pictures import (
-    _date_ticks,
+from ensemble_kit.reports import (
     plot_equity,
     plot_reliability,
     plot_signals,
     plot_weights,
     save_figure,
 )
+from ensemble_kit.reports._canvas import date_ticks
 from ensemble_kit.sizing.backtest import backtest
 
 CLASSES = ["bottom", "slope", "peak"]
@@ -129,7 +129,7 @@ def test_signals_names_what_does_not_fit():
 )
 def test_ticks_stand_where_a_period_begins(freq, n, first, expected):
     ax = Figure(figsize=(10, 4)).subplots()
-    _date_ticks(ax, pd.date_range("2024-01-01", periods=n, freq=freq, tz="America/New_York"), first)
+    date_ticks(ax, pd.date_range("2024-01-01", periods=n, freq=freq, tz="America/New_York"), first)
     at = ax.xaxis.get_majorticklocs().tolist()
     shown = dict(zip(at, ax.xaxis.get_major_formatter().format_ticks(at), strict=True))
     assert 2 <= len(at) <= 10
@@ -300,7 +300,7 @@ def test_save_figure_takes_axes_figures_and_lists(tmp_path):
 
 def test_leaves_no_global_state():
     code = (
-        "import sys; from ensemble_kit.reports.pictures import plot_weights; import pandas as pd;"
+        "import sys; from ensemble_kit.reports import plot_weights; import pandas as pd;"
         "w = pd.DataFrame({'H0': [1.0]}); plot_weights(w, w)[0].figure.canvas.draw();"
         "print({'matplotlib.pyplot', 'torch', 'mlflow'} & set(sys.modules))"
     )

@@ -1,0 +1,111 @@
+"""Finished member-folds are found again, whatever did not change; damaged ones are made again."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+
+from ensemble_kit.ensemble import WalkForwardVotingClassifier, fingerprint
+from ensemble_kit.validation import WalkForwardSplit
+
+COUNTER = "fits"
+
+
+class Counted(ClassifierMixin, BaseEstimator):
+    """A classifier that leaves a file for each fit."""
+
+    def __init__(self, folder, c=1.0):
+        self.folder = folder
+        self.c = c
+
+    def fit(self, X, y):
+        Path(self.folder, f"{COUNTER}-{len(list(Path(self.folder).iterdir()))}").touch()
+        self.inner_ = LogisticRegression(C=self.c).fit(X, y)
+        self.classes_ = self.inner_.classes_
+        return self
+
+    def predict_proba(self, X):
+        return self.inner_.predict_proba(X)
+
+    def predict(self, X):
+        return self.inner_.predict(X)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(120, 2)), columns=["a", "b"], index=pd.date_range("2022", periods=120, tz="UTC"))
+    return X, (X["a"] + rng.normal(size=120) > 0).astype(int)
+
+
+def fit(data, tmp_path, **parameters):
+    fits, memory = tmp_path / "fits", tmp_path / "memory"
+    fits.mkdir(exist_ok=True)
+    member = Counted(str(fits), **parameters)
+    vote = WalkForwardVotingClassifier([("m", member)], cv=WalkForwardSplit(2, purge=0), memory=memory).fit(*data)
+    return vote.predict_proba(data[0]), len(list(fits.iterdir()))
+
+
+def test_finished_work_is_not_done_again(data, tmp_path):
+    first, n_fits = fit(data, tmp_path)
+    assert n_fits == 3  # two folds and the last fit on all rows
+    again, n_fits = fit(data, tmp_path)
+    assert n_fits == 3
+    np.testing.assert_array_equal(first, again)
+
+
+def test_what_changed_is_done_again(data, tmp_path):
+    fit(data, tmp_path)
+    assert fit(data, tmp_path, c=2.0)[1] == 6
+    X, y = data
+    assert fit((X + 1e-9, y), tmp_path)[1] == 9
+    assert fit((X, 1 - y), tmp_path)[1] == 12
+
+
+def test_a_damaged_file_is_noticed_and_made_again(data, tmp_path):
+    first, _ = fit(data, tmp_path)
+    stored = sorted((tmp_path / "memory").rglob("output.pkl"))
+    assert len(stored) == 3
+    whole = stored[0].read_bytes()
+    flipped = bytearray(stored[1].read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    stored[0].write_bytes(whole[: len(whole) // 2])
+    stored[1].write_bytes(flipped)
+    again, n_fits = fit(data, tmp_path)
+    assert n_fits == 5
+    np.testing.assert_array_equal(first, again)
+
+
+FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=pd.date_range("2022", periods=2, tz="UTC"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FRAME.rename(columns={"a": "c"}),
+        FRAME.shift(1, freq="D"),
+        FRAME[["b", "a"]],
+        FRAME.astype("float32"),
+        FRAME.tz_convert("Asia/Tokyo"),
+        FRAME.to_numpy(),
+        FRAME * (1 + 1e-15),
+    ],
+)
+def test_a_fingerprint_changes_with_anything_that_matters(other):
+    assert fingerprint(FRAME) != fingerprint(other)
+
+
+def test_a_fingerprint_does_not_change_with_layout_or_lookups():
+    built = pd.concat([FRAME[["a"]], FRAME[["b"]]], axis=1)
+    built.index.get_loc(built.index[1])
+    assert fingerprint(FRAME) == fingerprint(built) == fingerprint(FRAME.copy())
+
+
+def test_a_fingerprint_of_estimators_goes_by_parameters():
+    assert fingerprint(LogisticRegression()) == fingerprint(LogisticRegression())
+    assert fingerprint(LogisticRegression()) != fingerprint(LogisticRegression(C=2.0))
+    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
+    assert fingerprint([[1], 2]) != fingerprint([[1, 2]])

@@ -1,0 +1,317 @@
+"""Scores of probabilities: against scikit-learn's and against hand formulas."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit, softmax
+from sklearn.metrics import average_precision_score, brier_score_loss
+
+from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.metrics import (
+    auc_pr,
+    auc_pr_by_class,
+    brier_score,
+    brier_skill,
+    calibration_slope,
+    expected_calibration_error,
+)
+
+CLASSES = ["bottom", "peak", "slope"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Labels (n, 2) and their probabilities (n, 2, 3), columns in order of name."""
+    rng = np.random.default_rng(0)
+    proba = softmax(rng.normal(size=(300, 2, 3)) * 2, axis=2)
+    codes = (proba.cumsum(axis=2) < rng.uniform(size=(300, 2, 1))).sum(axis=2)
+    return np.array(CLASSES)[codes], proba
+
+
+def by_sklearn(y, proba, weights=None):
+    return np.array(
+        [
+            [
+                average_precision_score(y[:, h] == c, proba[:, h, k], sample_weight=weights)
+                for k, c in enumerate(CLASSES)
+            ]
+            for h in range(y.shape[1])
+        ]
+    )
+
+
+# ------------------------------------------------------------------------------------- AUC-PR
+
+
+def test_auc_pr_is_sklearns_average_precision(data):
+    y, proba = data
+    table = auc_pr_by_class(y, proba, classes=CLASSES)
+    np.testing.assert_allclose(table, by_sklearn(y, proba), rtol=1e-12)
+    assert table.columns.tolist() == CLASSES
+    assert table.index.tolist() == ["H0", "H1"]
+    np.testing.assert_allclose(auc_pr(y, proba, classes=CLASSES), table.mean(axis=1))
+    only = auc_pr(y, proba, classes=CLASSES, events=["peak", "bottom"])
+    np.testing.assert_allclose(only, table[["peak", "bottom"]].mean(axis=1))
+
+
+def test_columns_may_come_in_any_order_of_classes(data):
+    y, proba = data
+    order = [2, 0, 1]
+    turned = [CLASSES[k] for k in order]
+    table = auc_pr_by_class(y, proba[:, :, order], classes=turned)
+    np.testing.assert_allclose(table[CLASSES], by_sklearn(y, proba), rtol=1e-12)
+    prior = np.array([0.1, 0.2, 0.7])
+    np.testing.assert_allclose(
+        brier_score(y, proba[:, :, order], classes=turned), brier_score(y, proba, classes=CLASSES)
+    )
+    np.testing.assert_allclose(
+        brier_skill(y, proba[:, :, order], prior[order], classes=turned), brier_skill(y, proba, prior, classes=CLASSES)
+    )
+    assert calibration_slope(y, proba[:, :, order], classes=turned, event="peak") == calibration_slope(
+        y, proba, classes=CLASSES, event="peak"
+    )
+
+
+def test_shapes_of_probabilities_are_one_thing(data):
+    y, proba = data
+    listed = [proba[:, 0], proba[:, 1]]
+    pd.testing.assert_frame_equal(
+        auc_pr_by_class(y, listed, classes=CLASSES), auc_pr_by_class(y, proba, classes=CLASSES)
+    )
+    one = auc_pr_by_class(y[:, 0], proba[:, 0], classes=CLASSES)
+    pd.testing.assert_frame_equal(one, auc_pr_by_class(y, proba, classes=CLASSES).iloc[:1])
+    frame = pd.DataFrame(y, columns=["H0", "H1"])
+    np.testing.assert_array_equal(brier_score(frame, listed, classes=CLASSES), brier_score(y, proba, classes=CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        ([0, 1, 1, 0, 2, 1], [0, 1, 2]),
+        ([-1, 0, 0, -1, 1, 0], [-1, 0, 1]),
+        (["a", "b", "b", "a", "c", "b"], ["a", "b", "c"]),
+        (np.array(["a", "b", "b", "a", "c", "b"], dtype=object), np.array(["a", "b", "c"], dtype=object)),
+        (np.array([0.0, 1.0, 1.0, 0.0, 2.0, 1.0]), [0, 1, 2]),
+    ],
+    ids=["int", "negative", "str", "object", "float"],
+)
+def test_labels_of_any_kind(y, classes):
+    proba = np.random.default_rng(1).dirichlet(np.ones(3), size=6)
+    expected = [average_precision_score(np.asarray(y) == c, proba[:, k]) for k, c in enumerate(classes)]
+    np.testing.assert_allclose(auc_pr_by_class(y, proba, classes=classes).iloc[0], expected)
+    assert auc_pr(y, proba, classes=classes, events=[classes[1]])[0] == pytest.approx(expected[1])
+
+
+def test_bool_labels():
+    y, proba = np.array([True, False, True]), np.array([[0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])
+    table = auc_pr_by_class(y, proba, classes=[False, True], events=[True])
+    assert table.columns.tolist() == [True]
+    assert table.iloc[0, 0] == pytest.approx(average_precision_score(y, proba[:, 1]))
+
+
+def test_rows_of_weight_zero_do_not_count(data):
+    y, proba = data
+    rng = np.random.default_rng(2)
+    weights = rng.choice([0.0, 0.5, 2.0], size=len(y))
+    keep = weights > 0
+    spoilt = proba.copy()
+    spoilt[~keep] = np.nan
+    np.testing.assert_allclose(
+        auc_pr_by_class(y, spoilt, classes=CLASSES, sample_weight=weights),
+        by_sklearn(y[keep], proba[keep], weights[keep]),
+        rtol=1e-12,
+    )
+    zero_one = keep.astype(float)
+    for score in (auc_pr, brier_score, expected_calibration_error):
+        np.testing.assert_allclose(
+            score(y, spoilt, classes=CLASSES, sample_weight=zero_one), score(y[keep], proba[keep], classes=CLASSES)
+        )
+    assert calibration_slope(y, spoilt, classes=CLASSES, event="peak", sample_weight=zero_one) == pytest.approx(
+        calibration_slope(y[keep], proba[keep], classes=CLASSES, event="peak")
+    )
+
+
+def test_a_weight_of_two_is_the_row_twice(data):
+    y, proba = data
+    twice = np.concatenate([np.arange(len(y)), np.arange(50)])
+    weights = np.bincount(twice).astype(float)
+    for score in (auc_pr, brier_score, expected_calibration_error):
+        np.testing.assert_allclose(
+            score(y, proba, classes=CLASSES, sample_weight=weights), score(y[twice], proba[twice], classes=CLASSES)
+        )
+
+
+def test_absent_class_is_left_out_with_a_warning(data):
+    y, proba = data
+    y = np.where(y == "peak", "slope", y)
+    y[0, 1] = "peak"
+    with pytest.warns(UserWarning, match="no row of class peak at some horizon"):
+        table = auc_pr_by_class(y, proba, classes=CLASSES)
+    assert table.isna().to_numpy().tolist() == [[False, True, False], [False, False, False]]
+    with pytest.warns(UserWarning, match="no row of class peak"):
+        mean = auc_pr(y, proba, classes=CLASSES)
+    np.testing.assert_allclose(mean, [table.iloc[0].dropna().mean(), table.iloc[1].mean()])
+    with pytest.warns(UserWarning, match="no row of class peak"):
+        assert auc_pr(y[:, 0], proba[:, 0], classes=CLASSES, events=["peak"]) == [0.0]
+
+
+@pytest.mark.parametrize("score", [auc_pr_by_class, auc_pr, expected_calibration_error])
+@pytest.mark.parametrize("event", ["pea", "peaks_and_more", "bottomless"])
+def test_unknown_events_are_named(data, score, event):
+    # "bottomless" cut to the length of the longest class would be "bottom".
+    y, proba = data
+    with pytest.raises(EnsembleKitError, match=rf"`events` must be among the classes .*got \['{event}'\]"):
+        score(y, proba, classes=CLASSES, events=["peak", event])
+    with pytest.raises(EnsembleKitError, match="`events` must be among"):
+        calibration_slope(y, proba, classes=CLASSES, event=event)
+
+
+def test_events_are_not_rounded_to_classes():
+    proba = np.array([[0.2, 0.8], [0.6, 0.4]])
+    with pytest.raises(EnsembleKitError, match=r"got \[1.5\]"):
+        auc_pr([0, 1], proba, classes=[0, 1], events=[1.5])
+
+
+def test_bad_probabilities_are_refused(data):
+    y, proba = data
+    with pytest.raises(EnsembleKitError, match=r"`proba` must have shape \(300, 2, 3\).*got \(300, 1, 3\)"):
+        auc_pr(y, proba[:, 0], classes=CLASSES)
+    spoilt = proba.copy()
+    spoilt[7, 1, 0] = np.inf
+    for score in (auc_pr, brier_score, expected_calibration_error):
+        with pytest.raises(EnsembleKitError, match="`proba` must be finite where rows count; row 7"):
+            score(y, spoilt, classes=CLASSES)
+
+
+# -------------------------------------------------------------------------------------- Brier
+
+
+def test_brier_score_by_hand_and_by_sklearn(data):
+    y, proba = data
+    hand = [
+        sum((proba[i, h, k] - (y[i, h] == c)) ** 2 for i in range(len(y)) for k, c in enumerate(CLASSES)) / len(y)
+        for h in range(2)
+    ]
+    np.testing.assert_allclose(brier_score(y, proba, classes=CLASSES), hand)
+    p = proba[:, 0, 0] / (proba[:, 0, 0] + proba[:, 0, 1])
+    two = brier_score(y[:, 0] == "peak", np.column_stack([1 - p, p]), classes=[False, True])
+    assert two[0] == pytest.approx(2 * brier_score_loss(y[:, 0] == "peak", p))
+    assert brier_score([0, 1], np.eye(2), classes=[0, 1]) == [0.0]
+    assert brier_score([0, 1], np.eye(2)[::-1], classes=[0, 1]) == [2.0]
+
+
+def test_brier_skill_of_the_prior_is_zero(data):
+    y, proba = data
+    prior = np.array([0.2, 0.3, 0.5])
+    constant = np.broadcast_to(prior, proba.shape)
+    np.testing.assert_array_equal(brier_skill(y, constant, prior, classes=CLASSES), [0.0, 0.0])
+    by_horizon = np.array([prior, [0.4, 0.4, 0.2]])
+    skill = brier_skill(y, proba, by_horizon, classes=CLASSES)
+    reference = brier_score(y, np.broadcast_to(by_horizon, proba.shape), classes=CLASSES)
+    np.testing.assert_allclose(skill, 1 - brier_score(y, proba, classes=CLASSES) / reference)
+    assert brier_skill([0, 1], np.eye(2), [0.5, 0.5], classes=[0, 1]) == [1.0]
+
+
+def test_brier_skill_against_a_perfect_prior_is_unknown():
+    proba = np.array([[0.9, 0.1], [0.8, 0.2]])
+    assert np.isnan(brier_skill([0, 0], proba, [1.0, 0.0], classes=[0, 1])).all()
+
+
+# ------------------------------------------------------------------------------------ slope
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    rng = np.random.default_rng(3)
+    score = rng.normal(-1.0, 1.5, size=100_000)
+    return (rng.uniform(size=len(score)) < expit(score)).astype(int), score
+
+
+@pytest.mark.parametrize(
+    ("stretch", "shift", "slope", "intercept"), [(1.0, 0.0, 1.0, 0.0), (3.0, 0.0, 1 / 3, 0.0), (0.5, 0.3, 2.0, -0.6)]
+)
+def test_slope_and_intercept_are_recovered(calibrated, stretch, shift, slope, intercept):
+    y, score = calibrated
+    p = expit(stretch * score + shift)
+    found = calibration_slope(y, np.column_stack([1 - p, p]), classes=[0, 1], event=1)
+    np.testing.assert_allclose(found, (slope, intercept), atol=0.03)
+
+
+def test_slope_solves_the_score_equations(data):
+    y, proba = data
+    weights = np.random.default_rng(4).uniform(0.1, 3, size=len(y))
+    slope, intercept = calibration_slope(y, proba, classes=CLASSES, event="slope", horizon=1, sample_weight=weights)
+    score = logit(proba[:, 1, 2])
+    residual = weights * ((y[:, 1] == "slope") - expit(slope * score + intercept))
+    assert abs(residual.sum()) < 1e-6 * weights.sum()
+    assert abs((residual * score).sum()) < 1e-6 * weights.sum()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_slope_is_unknown_where_there_is_no_finite_one(reverse):
+    p = np.linspace(0.05, 0.95, 10)
+    proba = np.column_stack([1 - p, p])[:: -1 if reverse else 1]
+    nothing = [[0] * 10, [1] * 10, [0] * 5 + [1] * 5]
+    for y in nothing:
+        assert np.isnan(calibration_slope(y, proba, classes=[0, 1], event=1)).all()
+    constant = np.tile([0.7, 0.3], (10, 1))
+    assert np.isnan(calibration_slope([0, 1] * 5, constant, classes=[0, 1], event=1)).all()
+
+
+def test_slope_takes_certain_probabilities():
+    rng = np.random.default_rng(5)
+    p = np.clip(np.round(rng.uniform(-0.2, 1.2, size=2000), 2), 0, 1)
+    y = (rng.uniform(size=2000) < p).astype(int)
+    y[np.flatnonzero(p == 1)[:3]] = 0  # where it was certain, it was wrong
+    slope, intercept = calibration_slope(y, np.column_stack([1 - p, p]), classes=[0, 1], event=1)
+    assert 0 < slope < 1
+    assert np.isfinite(intercept)
+
+
+# -------------------------------------------------------------------------------------- ECE
+
+
+def test_ece_of_a_calibrated_constant_is_zero():
+    # In time order all events come last: bins that cut the tie would call it miscalibrated.
+    y = np.repeat([0, 1], [70, 30])
+    table = expected_calibration_error(y, np.tile([0.7, 0.3], (100, 1)), classes=[0, 1])
+    np.testing.assert_allclose(table, 0.0, atol=1e-12)
+    off = expected_calibration_error(y, np.tile([0.6, 0.4], (100, 1)), classes=[0, 1])
+    np.testing.assert_allclose(off, 0.1)
+
+
+def test_ece_by_hand():
+    p = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
+    y = np.array([0, 1, 0, 1, 1, 0])
+    # Two bins of equal mass: mean 0.2 against 1/3, and 2.2/3 against 2/3.
+    expected = 0.5 * abs(0.2 - 1 / 3) + 0.5 * abs(2.2 / 3 - 2 / 3)
+    shuffle = np.array([3, 0, 5, 1, 4, 2])
+    proba = np.column_stack([1 - p, p])[shuffle]
+    table = expected_calibration_error(y[shuffle], proba, classes=[0, 1], n_bins=2)
+    np.testing.assert_allclose(table, expected)
+    # Weight moves the border: the first two rows are half of the mass.
+    weights = np.array([2.0, 2.0, 1.0, 1.0, 1.0, 1.0])
+    first = abs(2 * 0.1 + 2 * (0.2 - 1))
+    second = abs(0.3 + (0.6 - 1) + (0.7 - 1) + 0.9)
+    table = expected_calibration_error(y[shuffle], proba, classes=[0, 1], n_bins=2, sample_weight=weights[shuffle])
+    np.testing.assert_allclose(table, (first + second) / 8)
+
+
+def test_ece_of_calibrated_probabilities_is_small_and_of_tempered_ones_is_not(calibrated):
+    y, score = calibrated
+    ece = [
+        expected_calibration_error(y, np.column_stack([1 - p, p]), classes=[0, 1], events=[1]).iloc[0, 0]
+        for p in (expit(score), expit(4 * score))
+    ]
+    assert ece[0] < 0.01
+    assert ece[1] > 0.1
+
+
+def test_nothing_warns_on_ordinary_data(data):
+    y, proba = data
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        auc_pr(y, proba, classes=CLASSES)
+        calibration_slope(y, proba, classes=CLASSES, event="peak")
