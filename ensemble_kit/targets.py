@@ -111,7 +111,18 @@ class Targets:
         return self.codes.shape[1]
 
     def decode(self, codes: IntArray) -> NDArray[Any]:
-        """Return labels for class numbers of shape (n, H), in the shape the target came in."""
+        """Return labels for class numbers.
+
+        Parameters
+        ----------
+        codes : ndarray of int64, shape (n, H)
+            Class numbers.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, H)
+            Labels, in the shape the target came in.
+        """
         labels: NDArray[Any] = self.classes[codes]
         return labels[:, 0] if self.single else labels
 

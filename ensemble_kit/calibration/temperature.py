@@ -100,7 +100,7 @@ class TemperatureScaling(BaseEstimator):
         if not 0 < low <= 1 <= high:
             raise EnsembleKitError(f"`bounds` must be 0 < low <= 1 <= high; got {self.bounds!r}. Take (0.1, 8.0).")
         logits = stack_horizons(log_proba)
-        labels = None if classes is None else np.asarray(classes)
+        labels = None if classes is None else np.array(np.asarray(classes).tolist())
         order = None if labels is None else np.argsort(labels)
         targets = Targets.encode(y, classes=None if labels is None else labels[order])
         self.classes_ = targets.classes if labels is None else labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +107,8 @@ class Labels:
         name = self.definition.get("label", "labels")
         shares = self.summary().iloc[0] if self.known.any() else pd.Series(dtype=float)
         classes = ", ".join(f"{label} {share:.2%}" for label, share in shares.items())
-        return f"<Labels {name}: {int(self.known.sum())} of {len(self.labels)} rows known; H0: {classes}>"
+        return f"<Labels {name}: {int(self.known.sum())} of {len(self.labels)} rows known; H0: {classes or 'nothing'}>"
 
     def _repr_html_(self) -> str:
-        head = repr(self).strip("<>")
+        head = html.escape(repr(self).strip("<>"))
         return f"<p>{head}</p>{self.summary().map('{:.2%}'.format).to_html()}"

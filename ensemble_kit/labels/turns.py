@@ -59,8 +59,8 @@ def peak_slope_bottom(
         The last `horizons - 1 + w` rows of each instrument are unknown. `t1` is `w` bars
         (or the session's end) after the farthest bar labelled. `sample_weight` is 0 where
         the class of a bar labelled cannot be computed: in the first `w` bars, whose left
-        window the start of the data cuts off, before the first ATR, without prices, and
-        where a window holds none.
+        window the start of the data cuts off, before the first ATR, without prices, where
+        a window holds none, and where it is not known yet.
 
     Raises
     ------
@@ -113,7 +113,9 @@ def peak_slope_bottom(
         "k": float(k),
         "clip_session": asdict(clip_session) if isinstance(clip_session, Session) else clip_session,
     }
-    return _as_labels(bars.index, blocks.order, turn[ahead], looked_at, known, whole[ahead].all(axis=1), definition)
+    return _as_labels(
+        bars.index, blocks.order, turn[ahead], looked_at, known, known & whole[ahead].all(axis=1), definition
+    )
 
 
 def _check_parameters(horizons: int, w: int, k: float) -> None:

@@ -67,8 +67,8 @@ def auc_pr_by_class(
     >>> from ensemble_kit.metrics import auc_pr_by_class
     >>> proba = np.array([[0.8, 0.2], [0.1, 0.9], [0.7, 0.3], [0.6, 0.4]])
     >>> auc_pr_by_class([0, 1, 1, 0], proba, classes=[0, 1])
-          0         1
-    H0  1.0  0.833333
+               0         1
+    H0  0.833333  0.833333
     """
     labels, codes, scores, weights = _aligned(y, proba, classes, sample_weight)
     chosen = _chosen(labels, events)
@@ -142,10 +142,12 @@ def brier_skill(
 
     Parameters
     ----------
-    y, proba, classes, sample_weight : see `auc_pr_by_class`
+    y, proba : see `auc_pr_by_class`
         The same; probabilities that sum to 1.
     prior : array-like of shape (K,) or (H, K)
         Class shares of the training rows.
+    classes, sample_weight : see `auc_pr_by_class`
+        The same.
 
     Returns
     -------
@@ -173,12 +175,14 @@ def calibration_slope(
 
     Parameters
     ----------
-    y, proba, classes, sample_weight : see `auc_pr_by_class`
+    y, proba, classes : see `auc_pr_by_class`
         The same.
     event : label
         The class whose probability is judged.
     horizon : int, default=0
         Which horizon.
+    sample_weight : array-like of shape (n,), default=None
+        Rows of weight 0 do not count.
 
     Returns
     -------
@@ -218,10 +222,12 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    y, proba, classes, events, sample_weight : see `auc_pr_by_class`
+    y, proba, classes, events : see `auc_pr_by_class`
         The same.
     n_bins : int, default=15
         Bins by predicted probability, of equal weight; equal probabilities share a bin.
+    sample_weight : array-like of shape (n,), default=None
+        Rows of weight 0 do not count.
 
     Returns
     -------
@@ -269,8 +275,7 @@ def _aligned(
     y: Any, proba: Any, classes: Any, sample_weight: Any
 ) -> tuple[NDArray[Any], NDArray[np.int64], FloatArray, FloatArray]:
     """Return labels, class numbers, probabilities and weights of the rows that count."""
-    labels = np.asarray(classes)
-    labels = labels.astype(str) if labels.dtype.kind in "OUT" else labels
+    labels = np.array(np.asarray(classes).tolist())  # objects become what they hold, as in `Targets`
     # Columns may come in any order of classes; class numbers need the sorted one.
     order = np.argsort(labels)
     targets = Targets.encode(y, classes=labels[order])

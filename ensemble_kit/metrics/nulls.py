@@ -52,9 +52,7 @@ def turn_rule(bars: pd.DataFrame, *, w: int = 36) -> pd.DataFrame:
     check_bars(bars)
     if not isinstance(w, Integral) or w < 1:
         raise EnsembleKitError(f"`w` must be an integer of at least 1; got {w!r}. Take the `w` of the labels.")
-    # Where prices stood still for long, ATR is 0, and so is the leg: 0 / 0 is no turn.
-    with np.errstate(invalid="ignore"):
-        legs = left_legs(bars, w=w)
+    legs = left_legs(bars, w=w)
     return pd.DataFrame({"peak": legs.peak, "bottom": legs.bottom}, index=bars.index)
 
 

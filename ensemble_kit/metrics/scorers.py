@@ -26,9 +26,8 @@ class _ProbabilityScorer:
     which is looked up row by row and so survives slicing without any routing.
     """
 
-    def __init__(self, *, horizon: int | None = 0, sample_weight: pd.Series[Any] | None = None) -> None:
-        self.horizon = horizon
-        self.sample_weight = sample_weight
+    horizon: int | None
+    sample_weight: pd.Series[Any] | None
 
     def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score a fitted classifier.
@@ -99,8 +98,8 @@ def _placed(estimator: Any, X: Any, y: Any) -> tuple[NDArray[Any], FloatArray]:
     answer = estimator.predict_proba(X)
     several = isinstance(answer, list)
     outputs = [np.asarray(p, np.float64) for p in (answer if several else [answer])]
-    have = [np.asarray(labels) for labels in (estimator.classes_ if several else [estimator.classes_])]
-    have = [labels.astype(str) if labels.dtype.kind in "OUT" else labels for labels in have]
+    # Objects become what they hold, as in `Targets`.
+    have = [np.array(labels.tolist()) for labels in (estimator.classes_ if several else [estimator.classes_])]
     classes = np.unique(np.concatenate([*have, Targets.encode(y).classes]))
     placed = np.zeros((len(outputs[0]), len(outputs), len(classes)))
     for h, (labels, proba) in enumerate(zip(have, outputs, strict=True)):
@@ -141,8 +140,9 @@ class AUCPRScorer(_ProbabilityScorer):
         horizon: int | None = 0,
         sample_weight: pd.Series[Any] | None = None,
     ) -> None:
-        super().__init__(horizon=horizon, sample_weight=sample_weight)
         self.events = events
+        self.horizon = horizon
+        self.sample_weight = sample_weight
 
     def _score(self, y: Any, proba: Any, classes: Any, weights: Any) -> Any:
         events = None if self.events is None else np.atleast_1d(np.asarray(self.events))
@@ -164,6 +164,10 @@ class BrierScorer(_ProbabilityScorer):
     sample_weight : Series, default=None
         Row weights on X's index.
     """
+
+    def __init__(self, *, horizon: int | None = 0, sample_weight: pd.Series[Any] | None = None) -> None:
+        self.horizon = horizon
+        self.sample_weight = sample_weight
 
     def _score(self, y: Any, proba: Any, classes: Any, weights: Any) -> Any:
         return -brier_score(y, proba, classes=classes, sample_weight=weights)

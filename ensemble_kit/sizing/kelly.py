@@ -116,7 +116,7 @@ class KellySizer(BaseEstimator):
             classes, or probabilities are not probabilities.
         """
         self._check_parameters()
-        labels = None if classes is None else np.asarray(classes)
+        labels = None if classes is None else np.array(np.asarray(classes).tolist())
         order = None if labels is None else np.argsort(labels)
         targets = Targets.encode(y, classes=None if labels is None else labels[order])
         self.classes_ = targets.classes if labels is None else labels

@@ -93,9 +93,10 @@ def test_shapes_of_probabilities_are_one_thing(data):
         ([-1, 0, 0, -1, 1, 0], [-1, 0, 1]),
         (["a", "b", "b", "a", "c", "b"], ["a", "b", "c"]),
         (np.array(["a", "b", "b", "a", "c", "b"], dtype=object), np.array(["a", "b", "c"], dtype=object)),
+        (np.array([0, 1, 1, 0, 2, 1], dtype=object), np.array([0, 1, 2], dtype=object)),
         (np.array([0.0, 1.0, 1.0, 0.0, 2.0, 1.0]), [0, 1, 2]),
     ],
-    ids=["int", "negative", "str", "object", "float"],
+    ids=["int", "negative", "str", "object", "object-int", "float"],
 )
 def test_labels_of_any_kind(y, classes):
     proba = np.random.default_rng(1).dirichlet(np.ones(3), size=6)
@@ -297,6 +298,13 @@ def test_ece_by_hand():
     second = abs(0.3 + (0.6 - 1) + (0.7 - 1) + 0.9)
     table = expected_calibration_error(y[shuffle], proba, classes=[0, 1], n_bins=2, sample_weight=weights[shuffle])
     np.testing.assert_allclose(table, (first + second) / 8)
+
+
+def test_the_middle_of_a_tie_decides_its_bin():
+    # Three quarters of the mass are one value: it fills the first of two bins, and the rest is apart.
+    p = np.array([0.2, 0.2, 0.2, 0.8])
+    table = expected_calibration_error([1, 0, 0, 0], np.column_stack([1 - p, p]), classes=[0, 1], events=[1], n_bins=2)
+    assert table.iloc[0, 0] == pytest.approx((abs(0.6 - 1) + 0.8) / 4)
 
 
 def test_ece_of_calibrated_probabilities_is_small_and_of_tempered_ones_is_not(calibrated):

@@ -213,6 +213,13 @@ def test_scorers_pickle_and_clone(frame, scorer):
         assert repr(twin) == repr(scorer)
 
 
+def test_models_fitted_on_objects(frame):
+    X, y = frame
+    model = LogisticRegression().fit(X, y.to_numpy(object))
+    assert model.classes_.dtype == object
+    assert AUCPRScorer()(model, X, y) == AUCPRScorer()(LogisticRegression().fit(X, y.to_numpy(str)), X, y)
+
+
 def test_any_model_with_probabilities_will_do(frame):
     X, y = frame
 

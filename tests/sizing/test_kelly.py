@@ -164,6 +164,7 @@ def test_columns_may_come_in_any_order_of_classes(data, order):
     sizer = KellySizer().fit(proba[:, order], y, classes=turned)
     plain = KellySizer().fit(proba, y)
     assert sizer.rmse_ == pytest.approx(plain.rmse_)
+    assert KellySizer().fit(proba[:, order], y, classes=turned.astype(object)).rmse_ == sizer.rmse_
     np.testing.assert_allclose(sizer.transform(proba[:, order]), plain.transform(proba))
 
 

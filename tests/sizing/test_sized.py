@@ -21,7 +21,7 @@ from ensemble_kit.exceptions import EnsembleKitError, LeakageError
 from ensemble_kit.features import SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom
 from ensemble_kit.sizing import KellySizer, SizedClassifier
-from ensemble_kit.validation import WalkForwardSplit, walk_forward_predict
+from ensemble_kit.validation import RowUsage, WalkForwardSplit, walk_forward_predict
 
 CV = WalkForwardSplit(3, purge=5)
 N = 400
@@ -101,6 +101,25 @@ def test_the_record_of_rows_names_the_sizer(data, weights, model):
     usage.add(0, "*", "size", usage.rows("fit", fold=0)[:1])
     with pytest.raises(LeakageError, match="'fit' and 'size'"):
         usage.check()
+
+
+class Leaking(ClassifierMixin, BaseEstimator):
+    """Calls rows out of fold that it was fitted on."""
+
+    def fit(self, X, y):
+        self.classes_, self.fold_ = np.unique(y), np.zeros(len(X), int)
+        self.row_usage_ = RowUsage()
+        self.row_usage_.add(0, "it", "fit", np.arange(len(X)))
+        return self
+
+    def out_of_fold(self):
+        return np.arange(5), np.full((5, 1, 3), 1 / 3)
+
+
+def test_a_model_that_sizes_on_fitted_rows_is_refused(data):
+    X, y = data
+    with pytest.raises(LeakageError, match="'fit' and 'size'"):
+        SizedClassifier(Leaking()).fit(X, y)
 
 
 def test_several_horizons(data):

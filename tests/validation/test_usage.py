@@ -18,7 +18,7 @@ def usage(*entries):
     return record
 
 
-@pytest.mark.parametrize("pair", itertools.combinations(ROLES, 2))
+@pytest.mark.parametrize("pair", [*itertools.combinations(ROLES, 2)])
 @pytest.mark.parametrize("turned", [False, True])
 def test_pairs(pair, turned):
     entries = [(0, "a", pair[0], [1, 2, 3]), (0, "a", pair[1], [3, 4])]
