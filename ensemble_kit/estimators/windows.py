@@ -82,7 +82,18 @@ class Windows:
         return len(self._first)
 
     def take(self, rows: IntArray) -> NDArray[np.float32]:
-        """Return the windows that end at `rows`, shape (len(rows), seq_len, F)."""
+        """Return the windows that end at some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+            Positions in X.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(rows), seq_len, F)
+            A copy; the newest row stands last.
+        """
         # Plain indexing copies row by row; `np.take(..., out=)` would copy the whole view first.
         flat = self._rows[self._first[rows]]
         return flat.reshape(len(flat), self.seq_len, -1)
