@@ -14,29 +14,50 @@ if TYPE_CHECKING:
     from ensemble_kit.datasets import make_bars, read_bars
     from ensemble_kit.ensemble import WalkForwardVotingClassifier
     from ensemble_kit.estimators import LGBMWindowClassifier, LSTMGRUClassifier, SequenceClassifier
-    from ensemble_kit.features import Alpha158, SessionFeatures
+    from ensemble_kit.features import (
+        Alpha158,
+        CrossSectionalScaler,
+        ExternalFeatures,
+        ICTFeatures,
+        IndicatorFeatures,
+        MicrostructureFeatures,
+        RelevanceRedundancySelector,
+        SessionFeatures,
+    )
     from ensemble_kit.labels import peak_slope_bottom
+    from ensemble_kit.resampling import as_known, dollar_bars, resample, volume_bars
     from ensemble_kit.sizing import KellySizer, SizedClassifier, backtest
-    from ensemble_kit.validation import WalkForwardSplit, lookback, walk_forward_predict
+    from ensemble_kit.validation import WalkForwardSplit, check_no_lookahead, lookback, walk_forward_predict
 
 __version__ = version("ensemble-kit")
 
 __all__ = [
     "Alpha158",
+    "CrossSectionalScaler",
+    "ExternalFeatures",
+    "ICTFeatures",
+    "IndicatorFeatures",
     "KellySizer",
     "LGBMWindowClassifier",
     "LSTMGRUClassifier",
+    "MicrostructureFeatures",
+    "RelevanceRedundancySelector",
     "SequenceClassifier",
     "SessionFeatures",
     "SizedClassifier",
     "TemperatureScaling",
     "WalkForwardSplit",
     "WalkForwardVotingClassifier",
+    "as_known",
     "backtest",
+    "check_no_lookahead",
+    "dollar_bars",
     "lookback",
     "make_bars",
     "peak_slope_bottom",
     "read_bars",
+    "resample",
+    "volume_bars",
     "walk_forward_predict",
 ]
 
@@ -45,10 +66,20 @@ _ROOMS = {
     "datasets": ("make_bars", "read_bars"),
     "ensemble": ("WalkForwardVotingClassifier",),
     "estimators": ("LGBMWindowClassifier", "LSTMGRUClassifier", "SequenceClassifier"),
-    "features": ("Alpha158", "SessionFeatures"),
+    "features": (
+        "Alpha158",
+        "CrossSectionalScaler",
+        "ExternalFeatures",
+        "ICTFeatures",
+        "IndicatorFeatures",
+        "MicrostructureFeatures",
+        "RelevanceRedundancySelector",
+        "SessionFeatures",
+    ),
     "labels": ("peak_slope_bottom",),
+    "resampling": ("as_known", "dollar_bars", "resample", "volume_bars"),
     "sizing": ("KellySizer", "SizedClassifier", "backtest"),
-    "validation": ("WalkForwardSplit", "lookback", "walk_forward_predict"),
+    "validation": ("WalkForwardSplit", "check_no_lookahead", "lookback", "walk_forward_predict"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

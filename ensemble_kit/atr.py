@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ensemble_kit.bars import row_keys
 
-__all__ = ["average_true_range"]
+__all__ = ["average_true_range", "start_wilder", "wilder"]
 
 FloatArray = NDArray[np.float64]
 
@@ -42,30 +42,68 @@ def average_true_range(bars: pd.DataFrame, period: int = 14) -> FloatArray:
     True
     """
     high, low, close = (bars[column].to_numpy(np.float64) for column in ("high", "low", "close"))
-    return _wilder(high, low, close, row_keys(bars, name="bars").instrument, period)
+    instrument = row_keys(bars, name="bars").instrument
+    state = start_wilder(int(instrument.max(initial=-1)) + 1)
+    return wilder(high, low, close, instrument, period, state)
+
+
+def start_wilder(n_instruments: int) -> FloatArray:
+    """Return the state before an instrument's first bar, one row an instrument.
+
+    Parameters
+    ----------
+    n_instruments : int
+        Rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_instruments, 3)
+        The previous close, the mean so far, and how many ranges it holds.
+    """
+    return np.tile([np.nan, 0.0, 0.0], (n_instruments, 1))
 
 
 @numba.njit(cache=True)
-def _wilder(
-    high: FloatArray, low: FloatArray, close: FloatArray, instrument: NDArray[np.int64], period: int
+def wilder(
+    high: FloatArray,
+    low: FloatArray,
+    close: FloatArray,
+    instrument: NDArray[np.int64],
+    period: int,
+    state: FloatArray,
 ) -> FloatArray:
-    n_instruments = instrument.max() + 1 if len(instrument) else 0
-    previous = np.full(n_instruments, np.nan)
-    state = np.zeros(n_instruments)
-    seen = np.zeros(n_instruments, dtype=np.int64)
+    """Move the average true range on over these bars.
+
+    Parameters
+    ----------
+    high, low, close : ndarray of float64, shape (n,)
+        The next bars.
+    instrument : ndarray of int64, shape (n,)
+        Which row of the state each belongs to.
+    period : int
+        As in `average_true_range`.
+    state : ndarray of float64, shape (n_instruments, 3)
+        What `start_wilder` returned, or an earlier call left. Changed in place.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        As `average_true_range` of all bars seen so far.
+    """
     out = np.full(len(high), np.nan)
     for t in range(len(high)):
         j = instrument[t]
         if np.isnan(high[t]) or np.isnan(low[t]) or np.isnan(close[t]):
             continue
-        if not np.isnan(previous[j]):
-            reach = max(high[t], previous[j]) - min(low[t], previous[j])
-            seen[j] += 1
-            if seen[j] <= period:
-                state[j] += reach / period
+        previous = state[j, 0]
+        if not np.isnan(previous):
+            reach = max(high[t], previous) - min(low[t], previous)
+            state[j, 2] += 1
+            if state[j, 2] <= period:
+                state[j, 1] += reach / period
             else:
-                state[j] += (reach - state[j]) / period
-            if seen[j] >= period:
-                out[t] = state[j]
-        previous[j] = close[t]
+                state[j, 1] += (reach - state[j, 1]) / period
+            if state[j, 2] >= period:
+                out[t] = state[j, 1]
+        state[j, 0] = close[t]
     return out

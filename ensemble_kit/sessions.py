@@ -22,6 +22,7 @@ _MINUTE = 60_000_000_000  # nanoseconds
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,33 @@ class SessionTimes:
         Minutes from the session's open to the bar's open; below 0 before it.
     length : ndarray of float64, shape (n,)
         Minutes of that session, half days included.
+    clock : ndarray of float64, shape (n,)
+        Minutes from midnight to the bar's open, on the wall clock of the session's zone.
+    holiday : ndarray of bool, shape (n,)
+        Whether the exchange has no session that day, weekends included, and the bar lies outside
+        the sessions of its neighbours. False where no exchange is given.
+    half_day : ndarray of bool, shape (n,)
+        Whether the exchange's session is shorter than most of the 21 around it. False where no
+        exchange is given, and on holidays.
     """
 
     day: IntArray
     minute: FloatArray
     length: FloatArray
+    clock: FloatArray
+    holiday: BoolArray
+    half_day: BoolArray
 
     @property
     def weekday(self) -> IntArray:
         """Day of the week, 0 for Monday."""
         # 1970-01-01 was a Thursday.
         return (self.day + 3) % 7
+
+    @property
+    def month(self) -> IntArray:
+        """Month of the session's date, 1 for January."""
+        return self.day.astype("M8[D]").astype("M8[M]").astype(np.int64) % 12 + 1
 
 
 def session_times(index: pd.Index[Any], session: str | Session = "day") -> SessionTimes:
@@ -107,7 +124,7 @@ def session_times(index: pd.Index[Any], session: str | Session = "day") -> Sessi
     Returns
     -------
     SessionTimes
-        Day, minute and length of each row.
+        Day, minute, length and flags of each row.
 
     Raises
     ------
@@ -129,13 +146,24 @@ def session_times(index: pd.Index[Any], session: str | Session = "day") -> Sessi
     if session == "day":
         local = times.tz_localize(None)
         day = local.normalize()
-        minute = (local - day) / pd.Timedelta(minutes=1)
-        return SessionTimes(_day_number(day), minute.to_numpy(np.float64), np.full(len(times), _DAY_MINUTES))
+        clock = _clock(local)
+        return _same_hours(_day_number(day), clock, _DAY_MINUTES, clock)
     return _exchange_times(times, session)
+
+
+def _same_hours(day: IntArray, minute: FloatArray, length: float, clock: FloatArray) -> SessionTimes:
+    """Return the times of sessions that know neither holidays nor half days."""
+    never = np.zeros(len(day), dtype=np.bool_)
+    return SessionTimes(day, minute, np.full(len(day), length), clock, never, never)
 
 
 def _day_number(days: pd.DatetimeIndex) -> IntArray:
     return days.to_numpy().astype("M8[D]").astype(np.int64)
+
+
+def _clock(local: pd.DatetimeIndex) -> FloatArray:
+    minutes: FloatArray = ((local - local.normalize()) / pd.Timedelta(minutes=1)).to_numpy(np.float64)
+    return minutes
 
 
 def _local(times: pd.DatetimeIndex, tz: str, session: object) -> pd.DatetimeIndex:
@@ -157,16 +185,16 @@ def _wall_clock_times(times: pd.DatetimeIndex, session: Session) -> SessionTimes
     overnight = session.open_minute + session.minutes > _DAY_MINUTES
     day = (local - opens).normalize() if overnight else local.normalize()
     minute = ((local - day - opens) / pd.Timedelta(minutes=1)).to_numpy(np.float64)
-    return SessionTimes(_day_number(day), minute, np.full(len(times), session.minutes))
+    return _same_hours(_day_number(day), minute, session.minutes, _clock(local))
 
 
 def _exchange_times(times: pd.DatetimeIndex, code: str) -> SessionTimes:
     if len(times) == 0:
-        return SessionTimes(np.empty(0, np.int64), np.empty(0), np.empty(0))
+        return _same_hours(np.empty(0, np.int64), np.empty(0), _DAY_MINUTES, np.empty(0))
     years = f"{times[0].year - 1}-12-01", f"{times[-1].year + 1}-01-31"
     week = pd.Timedelta(days=10)
     near = str((times[0] - week).date()), str((times[-1] + week).date())
-    tz, days, opens, closes = _exchange_schedule(code, years, near)
+    tz, days, opens, closes, short = _exchange_schedule(code, years, near)
     local = _local(times, tz, code)
     local_day = _day_number(local.normalize())
     now = times.as_unit("ns").asi8
@@ -178,19 +206,22 @@ def _exchange_times(times: pd.DatetimeIndex, code: str) -> SessionTimes:
     # A bar on a holiday has its own day, and the hours of the session before it, on the wall clock.
     holiday = (now >= closes[at]) & ~np.isin(local_day, days)
     opened = pd.DatetimeIndex(opens[at].view("M8[ns]")).tz_localize("UTC").tz_convert(tz).tz_localize(None)
-    clock = ((local - local.normalize()) - (opened - opened.normalize())) / pd.Timedelta(minutes=1)
+    clock = _clock(local)
     return SessionTimes(
         np.where(holiday, local_day, days[at]),
-        np.where(holiday, clock.to_numpy(np.float64), minute),
+        np.where(holiday, clock - _clock(opened), minute),
         (closes - opens)[at] / _MINUTE,
+        clock,
+        holiday,
+        short[at] & ~holiday,
     )
 
 
 @lru_cache(maxsize=32)
 def _exchange_schedule(
     code: str, years: tuple[str, str], near: tuple[str, str]
-) -> tuple[str, IntArray, IntArray, IntArray]:
-    """Return the exchange's zone, and date, open and close (nanoseconds) of its sessions.
+) -> tuple[str, IntArray, IntArray, IntArray, BoolArray]:
+    """Return the exchange's zone, and date, open, close (nanoseconds) and shortness of its sessions.
 
     Whole years let one calendar serve every prefix of the bars; where an exchange's calendar
     ends before the year does, the days around the bars must do.
@@ -219,4 +250,8 @@ def _exchange_schedule(
                 "Use a Session instead."
             ) from None
     opens, closes = (pd.DatetimeIndex(schedule[column]).as_unit("ns").asi8 for column in ("open", "close"))
-    return str(calendar.tz), _day_number(pd.DatetimeIndex(schedule.index)), opens, closes
+    # Of the sessions around, since usual hours change over the years; and not the calendar's own
+    # `early_closes`, which lacks the late openings of some exchanges.
+    length = pd.Series(closes - opens)
+    short = (length < length.rolling(21, center=True, min_periods=1).median()).to_numpy()
+    return str(calendar.tz), _day_number(pd.DatetimeIndex(schedule.index)), opens, closes, short

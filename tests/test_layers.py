@@ -12,7 +12,7 @@ PACKAGE = Path(ensemble_kit.__file__).parent
 FLOORS = [
     ["exceptions"],
     ["bars", "sessions", "targets"],
-    ["atr"],
+    ["atr", "resampling"],
     ["datasets"],
     ["labels"],
     ["features"],
@@ -30,7 +30,19 @@ FLOORS = [
 ]
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 #: Rooms that know arrays and frames, never a network or a run.
-PLAIN = ["bars", "sessions", "targets", "atr", "datasets", "labels", "features", "metrics", "validation", "calibration"]
+PLAIN = [
+    "bars",
+    "sessions",
+    "targets",
+    "atr",
+    "resampling",
+    "datasets",
+    "labels",
+    "features",
+    "metrics",
+    "validation",
+    "calibration",
+]
 
 
 def room_of(file):

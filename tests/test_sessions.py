@@ -37,7 +37,47 @@ def test_exchange_hours():
     assert times.length.tolist() == [390, 210, 210, 210]  # a holiday has the usual hours
     assert times.minute.tolist() == [90, -90, 0, 215]
     assert np.unique(times.day).size == 2
-    assert session_times(at(), "XNYS").day.size == 0
+    assert times.clock.tolist() == [660, 480, 570, 785]
+    assert times.holiday.tolist() == [True, False, False, False]
+    assert times.half_day.tolist() == [False, True, True, True]
+    for name in ("day", "minute", "length", "clock", "holiday", "half_day"):
+        assert getattr(session_times(at(), "XNYS"), name).size == 0
+
+
+def test_a_weekend_after_a_half_day_is_a_holiday_and_no_half_day():
+    times = session_times(at("2022-11-26 15:00", "2022-11-27 15:00", "2022-11-28 15:00"), "XNYS")
+    assert times.holiday.tolist() == [True, True, False]
+    assert not times.half_day.any()
+
+
+def test_a_session_that_opened_the_day_before_is_no_holiday():
+    times = session_times(at("2022-01-09 16:00", "2022-01-09 18:00", tz="America/Chicago"), "CMES")  # a Sunday
+    assert times.holiday.tolist() == [True, False]
+
+
+def test_half_days_are_shorter_than_the_sessions_around():
+    # Korea opens the year an hour late; Tokyo's day grew by half an hour in November 2024.
+    index = pd.date_range("2023-12-20 03:00", "2025-02-01", freq="D", tz="UTC")
+    assert index[session_times(index, "XKRX").half_day].strftime("%Y-%m-%d").tolist() == ["2024-01-02", "2025-01-02"]
+    assert not session_times(index, "XTKS").half_day.any()
+    assert np.unique(session_times(index, "XTKS").length).tolist() == [360, 390]
+
+
+def test_the_month_is_that_of_the_sessions_date():
+    times = session_times(at("1969-12-31 12:00", "2022-01-31 23:59", "2022-12-01 00:00"))
+    assert times.month.tolist() == [12, 1, 12]
+    overnight = session_times(
+        at("2022-02-01 00:30", tz="America/New_York"), Session("18:00", "17:00", "America/New_York")
+    )
+    assert overnight.month.tolist() == [1]
+    assert overnight.clock.tolist() == [30]
+
+
+@pytest.mark.parametrize("session", ["day", NEW_YORK])
+def test_without_an_exchange_there_are_no_holidays(session):
+    times = session_times(at("2022-11-24 15:00", "2022-11-25 15:00", "2022-11-26 15:00"), session)
+    assert not times.holiday.any()
+    assert not times.half_day.any()
 
 
 def test_a_session_over_midnight():
@@ -56,7 +96,7 @@ def test_a_prefix_gives_what_the_whole_gives(session):
     whole = session_times(index, session)
     for n in (1, 100, 300):
         part = session_times(index[:n], session)
-        for name in ("day", "minute", "length"):
+        for name in ("day", "minute", "length", "clock", "holiday", "half_day"):
             np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[:n])
 
 

@@ -200,6 +200,11 @@ class Alpha158(TransformerMixin, BaseEstimator):
         return np.asarray(_NAMES, dtype=object)
 
     @property
+    def cross_sectional(self) -> bool:
+        """Whether a row may depend on other instruments: on their calendars, with ``"union"``."""
+        return self.calendar == "union"
+
+    @property
     def lookback(self) -> int:
         """How many earlier rows of its instrument a row can depend on."""
         return PAD

@@ -1,7 +1,8 @@
-"""Where a bar lies in its day and its week: three columns from the index alone."""
+"""Where a bar lies in its day, its week and its year: columns from the index alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,23 +14,43 @@ from sklearn.utils.validation import validate_data
 
 from ensemble_kit.bars import row_keys
 from ensemble_kit.exceptions import BarsError
+from ensemble_kit.features._groups import check_include
 from ensemble_kit.sessions import Session, session_times
 
 __all__ = ["SessionFeatures"]
 
+_COLUMNS = {
+    "tod": ("tod_sin", "tod_cos"),
+    "dow": ("dow",),
+    "hour": ("hour",),
+    "month": ("month",),
+    "holiday": ("holiday",),
+    "half_day": ("half_day",),
+}
+_DEFAULT = ("tod", "dow")
+
 
 class SessionFeatures(TransformerMixin, BaseEstimator):
-    """Clock of the session and day of the week.
-
-    ``tod_sin`` and ``tod_cos`` are sine and cosine of 2 pi * minutes since the open / length
-    of the session; ``dow`` is the weekday / 4: 0 for Monday, 1 for Friday (1.25 and 1.5 at
-    weekends). A bar before the open has negative minutes, and the circle closes.
+    """Clock of the session and day of the week; on request hour, month, holidays and half days.
 
     Parameters
     ----------
     session : "day", exchange code or Session, default="day"
         The index's own calendar day; an exchange such as ``"XNYS"``, half days and daylight
         saving included; or fixed wall-clock times. All but ``"day"`` need times with a zone.
+    include : tuple of str, default=None
+        Groups of columns, in the order wanted. None stands for ``("tod", "dow")``:
+
+        - ``"tod"``: ``tod_sin``, ``tod_cos`` = sine and cosine of 2 pi * minutes since the open
+          / length of the session. A bar before the open has negative minutes, and the circle
+          closes
+        - ``"dow"``: weekday of the session / 4: 0 for Monday, 1 for Friday (1.25 and 1.5 at
+          weekends)
+        - ``"hour"``: hours since midnight / 24, on the wall clock of the session's zone
+        - ``"month"``: (month of the session's date - 1) / 11: 0 for January, 1 for December
+        - ``"holiday"``: 1 on days on which the exchange has no session, weekends included
+        - ``"half_day"``: 1 where the exchange's session is shorter than usual. Both are 0
+          throughout where `session` names no exchange
 
     Attributes
     ----------
@@ -45,7 +66,8 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
     Notes
     -----
     A row depends on its own time and nothing else: nothing is fitted, and a bar served alone
-    gets the numbers it had in the whole. All columns are finite.
+    gets the numbers it had in the whole. All columns are finite. Holidays and half days are the
+    calendar's, which also lists closings that nobody knew long before.
 
     Examples
     --------
@@ -56,10 +78,13 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
     >>> clock = SessionFeatures(Session("09:30", "16:00", "America/New_York")).set_output(transform="pandas")
     >>> clock.fit_transform(bars).iloc[[0, 39, 78]].to_numpy().round(2).tolist()
     [[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [0.0, 1.0, 0.25]]
+    >>> SessionFeatures("XNYS", include=("hour", "holiday")).fit_transform(bars.iloc[[0]]).round(2).tolist()
+    [[0.4..., 0.0]]
     """
 
-    def __init__(self, session: str | Session = "day") -> None:
+    def __init__(self, session: str | Session = "day", *, include: Sequence[str] | None = None) -> None:
         self.session = session
+        self.include = include
 
     @property
     def lookback(self) -> int:
@@ -85,13 +110,15 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
         ------
         BarsError
             If X has no index of times, or the session is unknown or needs a zone.
+        EnsembleKitError
+            If there is no such group.
         """
         self._columns(X)
         validate_data(self, X, skip_check_array=True)
         return self
 
     def transform(self, X: pd.DataFrame) -> NDArray[np.float32]:
-        """Return the three columns of each row.
+        """Return the columns of each row.
 
         Parameters
         ----------
@@ -100,18 +127,18 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of float32, shape (n_rows, 3), or DataFrame after ``set_output``
+        ndarray of float32, shape (n_rows, n_out), or DataFrame after ``set_output``
             One row a row of X, in its order.
 
         Raises
         ------
-        BarsError
+        BarsError, EnsembleKitError
             As `fit`.
         """
         return self._columns(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:  # noqa: ARG002
-        """Return the names of the three columns.
+        """Return the names of the columns.
 
         Parameters
         ----------
@@ -120,12 +147,14 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of str, shape (3,)
-            ``tod_sin``, ``tod_cos``, ``dow``.
+        ndarray of str, shape (n_out,)
+            ``tod_sin``, ``tod_cos``, ``dow`` by default.
         """
-        return np.array(["tod_sin", "tod_cos", "dow"], dtype=object)
+        groups = check_include(self.include, _COLUMNS, _DEFAULT)
+        return np.array([name for group in groups for name in _COLUMNS[group]], dtype=object)
 
     def _columns(self, X: pd.DataFrame) -> NDArray[np.float32]:
+        names = self.get_feature_names_out()
         keys = row_keys(X)
         if keys.index is None:
             kind = f"index {type(X.index).__name__}" if isinstance(X, pd.DataFrame) else type(X).__name__
@@ -135,9 +164,19 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
             )
         times = session_times(keys.axis(), self.session)
         angle = 2 * np.pi * times.minute / times.length
+        columns: dict[str, NDArray[Any]] = {
+            "tod_sin": np.sin(angle),
+            "tod_cos": np.cos(angle),
+            "dow": times.weekday / 4,
+            "hour": times.clock / 1440,
+            "month": (times.month - 1) / 11,
+            "holiday": times.holiday,
+            "half_day": times.half_day,
+        }
         # Fortran order: pandas wraps the block without a copy.
-        out = np.empty((len(angle), 3), dtype=np.float32, order="F")
-        out[:, 0], out[:, 1], out[:, 2] = np.sin(angle), np.cos(angle), times.weekday / 4
+        out = np.empty((len(angle), len(names)), dtype=np.float32, order="F")
+        for place, name in enumerate(names):
+            out[:, place] = columns[name]
         return out
 
     def __sklearn_tags__(self) -> Tags:

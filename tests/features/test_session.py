@@ -7,11 +7,13 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline, make_union
 
 from ensemble_kit.datasets import make_bars, read_bars
-from ensemble_kit.exceptions import BarsError
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.features.session import SessionFeatures
 from ensemble_kit.sessions import Session
 
 NEW_YORK = Session("09:30", "16:00", "America/New_York")
+FX = Session("17:00", "17:00", "America/New_York")
+ALL = ("tod", "dow", "hour", "month", "holiday", "half_day")
 
 
 def at(*times, tz="UTC"):
@@ -57,13 +59,60 @@ def test_the_default_is_the_calendar_day_of_the_index():
     np.testing.assert_allclose(SessionFeatures().fit_transform(local), [[1, 0, 1.25]], atol=1e-6)
 
 
-@pytest.mark.parametrize("session", ["day", "XNYS", NEW_YORK])
+def test_an_fx_day_turns_at_five_in_new_york_all_year():
+    X = at("2022-01-10 16:59", "2022-01-10 17:00", "2022-07-11 16:59", "2022-07-11 17:00", tz="America/New_York")
+    columns = SessionFeatures(FX, include=ALL).fit_transform(X.tz_convert("UTC"))
+    np.testing.assert_allclose(minutes(columns, 1440), [1439, 0, 1439, 0], atol=0.01)
+    np.testing.assert_allclose(columns[:, 2], [1.5, 0, 1.5, 0])  # the session that opened on Sunday ends
+    np.testing.assert_allclose(columns[:, 3] * 24, [16 + 59 / 60, 17, 16 + 59 / 60, 17], rtol=1e-6)
+    assert (columns[:, 5:] == 0).all()
+
+
+def test_hour_and_month_are_those_of_the_sessions_zone():
+    X = at("2022-01-03 14:30", "2022-07-05 13:30", "2022-12-30 21:00")
+    for session in ("XNYS", NEW_YORK):
+        columns = SessionFeatures(session, include=("month", "hour")).fit_transform(X)
+        np.testing.assert_allclose(columns, [[0, 9.5 / 24], [6 / 11, 9.5 / 24], [1, 16 / 24]], rtol=1e-6)
+    columns = SessionFeatures(include=("month", "hour")).fit_transform(X)
+    np.testing.assert_allclose(columns[:, 1] * 24, [14.5, 13.5, 21], rtol=1e-6)
+    eve = at("2022-01-31 18:00", tz="America/Chicago")  # Tuesday's session, that of 1 February, is open
+    np.testing.assert_allclose(SessionFeatures("CMES", include=("month", "dow")).fit_transform(eve), [[1 / 11, 0.25]])
+
+
+def test_holidays_and_half_days_are_the_exchanges():
+    X = at(
+        *("2022-11-23 15:00", "2022-11-24 15:00", "2022-11-25 15:00", "2022-11-26 15:00", "2022-11-28 15:00"),
+        *("2022-07-04 15:00", "2023-07-03 15:00", "2023-07-04 15:00"),
+    ).sort_index()
+    flags = SessionFeatures("XNYS", include=("holiday", "half_day")).set_output(transform="pandas").fit_transform(X)
+    assert list(flags.index[flags["holiday"] == 1].strftime("%m-%d")) == ["07-04", "11-24", "11-26", "07-04"]
+    assert list(flags.index[flags["half_day"] == 1].strftime("%m-%d")) == ["11-25", "07-03"]
+    for session in ("day", NEW_YORK, FX):
+        assert (SessionFeatures(session, include=("holiday", "half_day")).fit_transform(X) == 0).all()
+
+
+def test_the_groups_come_in_the_order_asked_for():
+    X = at("2022-01-04 15:00")
+    features = SessionFeatures("XNYS", include=["half_day", "tod", "month"]).fit(X)
+    assert list(features.get_feature_names_out()) == ["half_day", "tod_sin", "tod_cos", "month"]
+    default = SessionFeatures("XNYS").fit_transform(X)
+    np.testing.assert_array_equal(features.transform(X)[:, 1:3], default[:, :2])
+    np.testing.assert_array_equal(SessionFeatures("XNYS", include=ALL).fit_transform(X)[:, :3], default)
+
+
+@pytest.mark.parametrize("include", ["tod", (), ("tod", "tod"), ("weekday",)])
+def test_unknown_groups(include):
+    with pytest.raises(EnsembleKitError, match="`include` must be None or a tuple of different groups among tod, dow"):
+        SessionFeatures(include=include).fit(at("2022-01-04"))
+
+
+@pytest.mark.parametrize("session", ["day", "XNYS", NEW_YORK, FX])
 def test_a_prefix_and_a_row_alone_give_what_the_whole_gives(session):
     bars = make_bars(3000, random_state=0)
-    features = SessionFeatures(session).fit(bars)
+    features = SessionFeatures(session, include=ALL).fit(bars)
     whole = features.transform(bars)
     assert whole.dtype == np.float32
-    assert whole.shape == (3000, 3)
+    assert whole.shape == (3000, 7)
     assert features.lookback == 0
     for n in (1, 77, 1500):
         np.testing.assert_array_equal(features.transform(bars.iloc[:n]), whole[:n])
@@ -84,7 +133,7 @@ def test_a_panel_is_each_instrument_alone(session):
 def test_names_output_clone_and_union():
     bars = make_bars(50, random_state=0)
     features = clone(SessionFeatures(session="XNYS"))
-    assert features.get_params() == {"session": "XNYS"}
+    assert features.get_params() == {"session": "XNYS", "include": None}
     frame = make_union(features, SessionFeatures()).set_output(transform="pandas").fit_transform(bars)
     assert [name.split("__")[1] for name in frame] == ["tod_sin", "tod_cos", "dow"] * 2
     frame = make_pipeline(SessionFeatures(NEW_YORK)).set_output(transform="pandas").fit_transform(bars)
