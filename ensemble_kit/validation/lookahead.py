@@ -387,12 +387,12 @@ def check_lookback(
     change = windows.change(rows, stated)
     few = windows.choose(stated, min(n_rows, 64), rng)
 
-    def holds(reach: int) -> bool:
+    def _holds(reach: int) -> bool:
         return bool((windows.change(few, reach) > rtol).mean() <= tolerate)
 
     differ = (change > rtol).sum(axis=0)
     cells = {name: int(count) for name, count in zip(windows.full.names, differ, strict=True) if count}
-    needed = _needed(holds, stated, int(np.median(windows.place[few])))
+    needed = _needed(_holds, stated, int(np.median(windows.place[few])))
     return LookbackReport(stated, needed, len(rows), cells, change.shape[1], float(change.max()), rtol, tolerate)
 
 
