@@ -244,7 +244,11 @@ def _surrogate_scores(
     held = np.arange(len(span) - n_held, len(span))
     draws = []
     for draw in range(n_draws):
-        shuffled = surrogate_bars(span, session=session, random_state=random_state + draw)
+        # The holdout's own bars change places, behind the real ones before it.
+        own = span.iloc[-n_held - 1 :]
+        shuffled = pd.concat(
+            [span.iloc[: -n_held - 1], surrogate_bars(own, session=session, random_state=random_state + draw)]
+        )
         labels = label_bars(shuffled, definition)
         rows = _scored(labels, held)
         proba = _predict(model, shuffled, n_held)[rows, :1]
