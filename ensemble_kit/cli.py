@@ -20,6 +20,8 @@ __all__ = ["main"]
 
 #: Bars and strength of the future that `demo` plants: enough to be seen, far from a sure thing.
 _DEMO_BARS, _DEMO_SIGNAL = 8000, 2.0
+#: A bar that moves further than this is a split or a bad print before it is a return.
+_JUMP = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EnsembleKitError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: finished members are kept, and the same command goes on from there", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -97,17 +102,17 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from ensemble_kit.datasets import read_bars
     from ensemble_kit.labels import peak_slope_bottom
     from ensemble_kit.presets import PRESETS, make_model
+    from ensemble_kit.sessions import session_times
     from ensemble_kit.tracking import CHAMPION, log_and_register, tracked_run
     from ensemble_kit.validation import WalkForwardSplit
 
     # All that can be wrong with the input is found before a run is opened.
-    bars = read_bars(options.data, tz=options.tz)
+    _check_training_options(options, list(PRESETS))
+    bars = _read(options)
+    session_times(bars.index[:1], options.session)
     _use_store(options)
-    if options.preset not in PRESETS:
-        raise EnsembleKitError(f"`--preset` must be one of {', '.join(PRESETS)}; got {options.preset!r}.")
     labels = peak_slope_bottom(bars, horizons=PRESETS[options.preset].horizons)
     train, held = next(WalkForwardSplit(1, t1=labels.t1, test_size=options.holdout).split(bars))
     X, y = bars.iloc[train], labels.labels.iloc[train]
@@ -121,6 +126,8 @@ def _train(options: argparse.Namespace) -> None:
         random_state=options.seed,
     )
     list(model.model[-1].cv.split(X))
+    if labels.horizon(0).iloc[train].nunique() < 2:
+        raise EnsembleKitError("`--data` must hold prices that turn; got no peak and no bottom. Check the file.")
     card = _card(options, bars, labels, train, held)
     parameters = {name: value for name, value in model.get_params().items() if not hasattr(value, "get_params")}
     print(f"Training {options.name} ({options.preset}) on {len(X)} bars, {X.index[0]} to {X.index[-1]};")
@@ -152,6 +159,8 @@ def _card(options: argparse.Namespace, bars: pd.DataFrame, labels: Labels, train
         "first_training_bar": str(bars.index[train[0]]),
         "last_training_bar": str(bars.index[train[-1]]),
         "n_training_bars": len(train),
+        "bar": _step(bars),
+        "columns": _known_columns(bars),
         "holdout_start": str(bars.index[held[0]]),
         "holdout_end": str(bars.index[held[-1]]),
         "bars_fingerprint": fingerprint(bars.iloc[train]),
@@ -161,13 +170,13 @@ def _card(options: argparse.Namespace, bars: pd.DataFrame, labels: Labels, train
 def _backtest(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from ensemble_kit.datasets import read_bars
     from ensemble_kit.reports import evaluate_holdout, save_pictures
     from ensemble_kit.tracking import load_card, load_model, log_holdout
 
-    bars = read_bars(options.data, tz=options.tz)
+    bars = _read(options)
     _use_store(options)
     card = load_card(options.name)
+    same = _check_against(card, bars)
     report = evaluate_holdout(
         load_model(options.name),
         bars,
@@ -179,20 +188,89 @@ def _backtest(options: argparse.Namespace) -> None:
         n_surrogates=options.surrogates,
     )
     pictures = save_pictures(report, load_model(options.name), options.out / options.name)
-    log_holdout(options.name, report.metrics(), pictures)
+    if same:
+        log_holdout(options.name, report.metrics(), pictures)
     print(f"{options.name}, trained on {card['first_training_bar']} to {card['last_training_bar']}")
     print(report)
     print("\nPictures: " + ", ".join(str(picture) for picture in pictures))
 
 
+def _check_training_options(options: argparse.Namespace, presets: list[str]) -> None:
+    if options.preset not in presets:
+        raise EnsembleKitError(f"`--preset` must be one of {', '.join(presets)}; got {options.preset!r}.")
+    if not 0 < options.holdout < 1:
+        raise EnsembleKitError(f"`--holdout` must be a share between 0 and 1; got {options.holdout}. Take 0.2, say.")
+    if options.threads < 1:
+        raise EnsembleKitError(f"`--threads` must be at least 1; got {options.threads}.")
+
+
+def _read(options: argparse.Namespace) -> pd.DataFrame:
+    """Read the bars of one instrument, and say aloud what in them would fool a reader of the report."""
+    import pandas as pd
+
+    from ensemble_kit.datasets import read_bars
+
+    bars = read_bars(options.data, tz=options.tz)
+    if isinstance(bars.index, pd.MultiIndex):
+        names = bars.index.get_level_values(1).unique()
+        raise EnsembleKitError(
+            f"`--data` must hold one instrument; {options.data.name} holds {len(names)} ({', '.join(names[:5])}, ...). "
+            "Write one to a file of its own, or train on the panel in Python."
+        )
+    moves = (bars["close"].ffill().pct_change(fill_method=None).abs() > _JUMP).to_numpy()
+    if moves.any():
+        warnings.warn(
+            f"{int(moves.sum())} bar(s) move by more than {_JUMP:.0%}, the first at {bars.index[int(moves.argmax())]}: "
+            "unadjusted splits, or bad prints? They count as returns.",
+            UserWarning,
+            stacklevel=2,
+        )
+    unknown = int(bars["close"].isna().sum())
+    if unknown:
+        warnings.warn(f"{unknown} of {len(bars)} bars have no price: they are not traded.", UserWarning, stacklevel=2)
+    return bars
+
+
+def _step(bars: pd.DataFrame) -> str:
+    """Return the commonest distance between bars."""
+    return str(bars.index.to_series().diff().mode().iloc[0])
+
+
+def _known_columns(bars: pd.DataFrame) -> list[str]:
+    return [str(column) for column in bars.columns if bars[column].notna().any()]
+
+
+def _check_against(card: dict[str, Any], bars: pd.DataFrame) -> bool:
+    """Refuse bars of another kind than the model's; return whether they are the very bars it was trained beside."""
+    from ensemble_kit.ensemble import fingerprint
+
+    if card["bar"] != _step(bars):
+        raise EnsembleKitError(f"`--data` must hold bars of {card['bar']}, as in training; got bars of {_step(bars)}.")
+    inputs = [column for column in ("volume", "vwap") if column in card["columns"]]
+    if missing := [column for column in inputs if column not in _known_columns(bars)]:
+        raise EnsembleKitError(
+            f"`--data` must have {', '.join(missing)}, as in training; the model's columns would mean something else."
+        )
+    trained = bars.loc[card["first_training_bar"] : card["last_training_bar"]]
+    same = len(trained) == card["n_training_bars"] and fingerprint(trained) == card["bars_fingerprint"]
+    if not same:
+        warnings.warn(
+            "these are not the bars that the model was trained on: the report is not logged to its run.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return same
+
+
 def _use_store(options: argparse.Namespace) -> None:
     import mlflow
 
-    from ensemble_kit.tracking import quiet
+    from ensemble_kit.tracking import check_store, quiet
 
     quiet()
     if options.tracking_uri:
         mlflow.set_tracking_uri(options.tracking_uri)
+    check_store(options.name)
 
 
 def _progress() -> list[Any]:

@@ -1,15 +1,21 @@
 """The command line, as a user runs it: from a file to a registered model and a report, and its errors."""
 
+import argparse
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
-from ensemble_kit.cli import main
+from ensemble_kit.cli import _check_against, _read, main
 from ensemble_kit.datasets import make_bars
+from ensemble_kit.ensemble import fingerprint
+from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.tracking import load_card, load_model
 
 BARS = make_bars(1500, signal=2.0, random_state=0)
@@ -25,8 +31,13 @@ def here(tmp_path, monkeypatch):
     mlflow.set_tracking_uri(before)
 
 
+def store():
+    # Its whole path: MLflow keeps the connection of a relative one when the folder changes.
+    return f"sqlite:///{Path.cwd() / 'store.db'}"
+
+
 def run(*arguments):
-    return main([*arguments, "--tracking-uri", "sqlite:///store.db"])
+    return main([*arguments, "--tracking-uri", store()])
 
 
 @pytest.mark.slow
@@ -100,7 +111,7 @@ def refused(capsys, *words):
 
 
 def nothing_registered():
-    mlflow.set_tracking_uri("sqlite:///store.db")
+    mlflow.set_tracking_uri(store())
     client = mlflow.MlflowClient()
     assert client.search_registered_models() == []
     assert [run for one in client.search_experiments() for run in client.search_runs([one.experiment_id])] == []
@@ -121,7 +132,7 @@ def test_bad_bars_are_one_line_and_leave_nothing_behind(case, here, capsys):
         (("train", "--data", "no.parquet", "--name", "T"), "no.parquet"),
         (("train", "--data", "torn.parquet", "--name", "T"), "torn.parquet"),
         (("train", "--data", "bars.parquet", "--name", "T", "--preset", "huge"), "must be one of smoke, small"),
-        (("train", "--data", "bars.parquet", "--name", "T", "--holdout", "1.5"), "must be"),
+        (("train", "--data", "bars.parquet", "--name", "T", "--holdout", "1.5"), "`--holdout` must be a share"),
         (("train", "--data", "bars.parquet", "--name", "T", "--session", "NYSE?"), "got 'NYSE?'"),
         (("backtest", "--data", "bars.parquet", "--name", "Nobody"), "must be a registered model; got 'Nobody'"),
     ],
@@ -139,3 +150,87 @@ def test_the_installed_command_and_its_exit_code(tmp_path):
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def panel_of(names):
+    return make_bars(300, instruments=names, random_state=0).reset_index()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--name", "a/b"), "without / and :; got 'a/b'"),
+        (("--name", ""), "must be a model's name"),
+        (("--name", "T", "--threads", "0"), "`--threads` must be at least 1"),
+        (("--name", "T", "--holdout", "nan"), "`--holdout` must be a share between 0 and 1"),
+        (("--name", "T", "--data", "panel.parquet"), "must hold one instrument; panel.parquet holds 2 (A, B"),
+        (("--name", "T", "--data", "flat.parquet"), "must hold prices that turn"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_a_run_is_opened(options, words, here, capsys):
+    panel_of(["A", "B"]).to_parquet("panel.parquet")
+    flat = BARS.copy()
+    flat[["open", "high", "low", "close"]] = 100.0
+    flat.reset_index().to_parquet("flat.parquet")
+    assert run("train", "--data", "bars.parquet", "--preset", "smoke", *options) == 2
+    refused(capsys, words)
+    nothing_registered()
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///text.db", "foo://x", "http://127.0.0.1:9"])
+def test_a_store_that_does_not_answer_is_one_line(uri, here, capsys):
+    (here / "text.db").write_text("not a database")
+    command = ("train", "--data", "bars.parquet", "--name", "T", "--preset", "smoke", "--tracking-uri", uri)
+    assert main(command) == 2
+    refused(capsys, "must be a store that answers")
+
+
+CARD = {
+    "bar": "0 days 00:05:00",
+    "columns": ["open", "high", "low", "close", "volume"],
+    "first_training_bar": str(BARS.index[0]),
+    "last_training_bar": str(BARS.index[999]),
+    "n_training_bars": 1000,
+    "bars_fingerprint": fingerprint(BARS.iloc[:1000]),
+}
+
+
+def test_a_model_is_judged_on_its_own_bars():
+    assert _check_against(CARD, BARS)
+    with pytest.raises(EnsembleKitError, match="bars of 0 days 00:05:00, as in training; got bars of 0 days 01"):
+        _check_against(CARD, make_bars(500, bar="1h", random_state=0))
+    for spoilt in (BARS.drop(columns="volume"), BARS.assign(volume=np.nan)):
+        with pytest.raises(EnsembleKitError, match="must have volume, as in training"):
+            _check_against(CARD, spoilt)
+    with pytest.warns(UserWarning, match="not the bars that the model was trained on"):
+        assert not _check_against(CARD, make_bars(1500, random_state=1))
+
+
+def test_what_would_fool_a_reader_is_said(here, capsys):
+    odd = BARS.copy()
+    odd.iloc[1400:, :4] *= 4.0  # a reverse split
+    odd.iloc[1300, :4] = np.nan
+    odd.reset_index().to_parquet("odd.parquet")
+    options = argparse.Namespace(data=here / "odd.parquet", tz=None)
+    with pytest.warns(UserWarning, match=r"move by more than 50%|have no price") as said:
+        _read(options)
+    assert len(said) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_interrupted_is_one_line_and_resumes(here):
+    command = [sys.executable, "-m", "ensemble_kit.cli", "train", "--data", "bars.parquet", "--name", "T"]
+    command += ["--preset", "smoke", "--tracking-uri", "sqlite:///store.db"]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stored = here / "ensemble_kit_output" / "memory"
+    while not list(stored.rglob("output.pkl")) and started.poll() is None:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=120)
+    assert started.returncode == 130, err
+    assert err.strip().splitlines()[-1].startswith("interrupted")
+    assert "Traceback" not in err
+    mlflow.set_tracking_uri(store())
+    assert mlflow.MlflowClient().search_registered_models() == []
+    assert run("train", "--data", "bars.parquet", "--name", "T", "--preset", "smoke") == 0

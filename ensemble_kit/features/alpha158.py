@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ensemble_kit.bars import check_bars, instrument_codes
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.features._moments import MOMENTS, fill_moments, lay_out
 from ensemble_kit.features._order import (
     COUNTS,
@@ -149,7 +149,7 @@ class Alpha158(TransformerMixin, BaseEstimator):
                 f"`n_threads` must be an integer of at least 1; got {self.n_threads!r}. 1 always works."
             )
         check_bars(X)
-        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        self.feature_names_in_: NDArray[Any] = np.asarray(X.columns, dtype=object)
         self.n_features_in_ = X.shape[1]
         return self
 
@@ -174,6 +174,11 @@ class Alpha158(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "n_features_in_")
         check_bars(X)
+        if lost := [name for name in ("volume", "vwap") if name in self.feature_names_in_ and name not in X.columns]:
+            raise BarsError(
+                f"`X` must have the columns given to `fit`; {', '.join(lost)} is missing. What a model learned of it "
+                "would read as unknown: add it, as NaN where it is not known."
+            )
         codes, instruments = instrument_codes(X.index)
         slots, starts = _slots(X.index, codes, len(instruments), self.calendar)
         block = np.empty((len(_NAMES), int(starts[-1])), np.float32)

@@ -23,6 +23,8 @@ __all__ = ["block_bootstrap_mean", "shifted_label_scores", "surrogate_bars", "tu
 FloatArray = NDArray[np.float64]
 #: Columns that move with the price; the others (volume, sizes) are taken along as they are.
 _PRICE_LIKE = (*PRICES, "vwap", "bid", "ask")
+#: With d days a share of about 1/d of the bars stays where it is; beyond this, it is worth a warning.
+_FEW_DAYS = 0.2
 
 
 def turn_rule(bars: pd.DataFrame, *, w: int = 36) -> pd.DataFrame:
@@ -77,8 +79,8 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     -------
     DataFrame
         Of the same shape, index and first row; labels and features are to be made anew. Rows
-        with a NaN price stay in their place, at the new level of prices. Warns where no time
-        of day has two bars, so that there is nothing to shuffle.
+        with a NaN price stay in their place, at the new level of prices. Warns where days are
+        so few that many bars change places with themselves.
 
     Examples
     --------
@@ -98,24 +100,23 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     priced = np.array([column in _PRICE_LIKE for column in moving])
     close = moving.index("close")
     whole = bars[list(PRICES)].notna().all(axis=1).to_numpy()
-    shuffled = False
+    stayed = np.zeros(len(bars), dtype=bool)
     for instrument in range(len(names)):
         mine = np.flatnonzero(codes == instrument)
         rows = mine[whole[mine]]
-        if len(np.unique(minute[rows[1:]])) == len(rows[1:]):
-            continue
-        shuffled = True
+        source = _exchange(minute[rows[1:]], rng)
+        stayed[rows[1:]] = source == np.arange(len(source))
         before = values[rows, close]
-        values[rows] = _shuffle(values[rows], minute[rows], priced, close, rng)
+        values[rows] = _chain(values[rows], source, priced, close)
         # Rows with a price unknown have no shape to move: they stay, at the level of the close before them.
         torn = mine[~whole[mine]]
         last = np.searchsorted(rows, torn) - 1
         level = np.where(last >= 0, values[rows[last], close] / before[last], 1.0)
         values[np.ix_(torn, priced)] *= level[:, None]
-    if not shuffled:
+    if stayed.mean() > _FEW_DAYS:
         warnings.warn(
-            "surrogate bars equal the bars: no time of day has two bars to exchange. Give more days, or the "
-            "`session` whose clock the bars follow.",
+            f"{stayed.mean():.0%} of the surrogate bars are the bars themselves: too few days share a time of day, so "
+            "the surrogate says little. Give more days, or the `session` whose clock the bars follow.",
             UserWarning,
             stacklevel=2,
         )
@@ -124,15 +125,19 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     return surrogate
 
 
-def _shuffle(
-    values: FloatArray, minute: FloatArray, priced: NDArray[np.bool_], close: int, rng: np.random.RandomState
-) -> FloatArray:
+def _exchange(minute: FloatArray, rng: np.random.RandomState) -> NDArray[np.int64]:
+    """Return which bar takes each bar's place, of those at the same time of day."""
+    source = np.arange(len(minute))
+    for slot in np.unique(minute):
+        mine = np.flatnonzero(minute == slot)
+        source[mine] = rng.permutation(mine)
+    return source
+
+
+def _chain(values: FloatArray, source: NDArray[np.int64], priced: NDArray[np.bool_], close: int) -> FloatArray:
+    """Chain the bars' shapes in another order from the first close on."""
     shapes = values[1:].copy()
     shapes[:, priced] /= values[:-1, [close]]
-    source = np.arange(len(shapes))
-    for slot in np.unique(minute[1:]):
-        mine = np.flatnonzero(minute[1:] == slot)
-        source[mine] = rng.permutation(mine)
     shapes = shapes[source]
     chained = values[0, close] * np.concatenate([[1.0], np.cumprod(shapes[:, close])])
     shapes[:, priced] *= chained[:-1, None]

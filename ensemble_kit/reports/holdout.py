@@ -40,8 +40,8 @@ class HoldoutReport:
     Attributes
     ----------
     events : DataFrame
-        One row an event class, at the horizon that trades: prevalence, AUC-PR of the causal
-        rule, of the model on surrogates (mean and largest draw) and of the model; calibration
+        One row an event class, at the horizon that trades: number and prevalence, AUC-PR of the
+        causal rule, of the model on surrogates (mean and largest draw) and of the model; calibration
         slope, intercept and ECE.
     brier : dict
         `model`, `prior` and `skill`.
@@ -92,7 +92,8 @@ class HoldoutReport:
         )
         return "\n".join(
             [
-                f"Holdout: {len(self.bars)} bars, {first} to {last}; {len(self.rows)} of them have a known label",
+                f"Holdout: {len(self.bars)} bars, {first} to {last}; {len(self.rows)} of them have a known label"
+                + ("" if (flat := len(self.bars) - len(self.backtest.equity)) == 0 else f", {flat} no price"),
                 "",
                 self.events.T.to_string(float_format=lambda value: f"{value:.4f}"),
                 "",
@@ -150,6 +151,8 @@ def evaluate_holdout(
         If no bar lies at or after `start`, or no label there is known.
     """
     check_bars(bars)
+    if n_surrogates < 0:
+        raise EnsembleKitError(f"`n_surrogates` must be at least 0; got {n_surrogates}. 5 draws are a start.")
     if isinstance(bars.index, pd.MultiIndex):
         raise EnsembleKitError("`bars` must be of one instrument; got a panel. Take one with `bars.xs(name, level=1)`.")
     held = np.flatnonzero(bars.index >= start)
@@ -170,6 +173,7 @@ def evaluate_holdout(
     first = proba[rows, :1]
     table = pd.DataFrame(
         {
+            "n_events": [float((truth.iloc[rows] == event).sum()) for event in events],
             "prevalence": [(truth.iloc[rows] == event).mean() for event in events],
             "auc_pr_causal_rule": _rule_scores(bars, held, truth, rows, events, int(definition["w"])),
             **_surrogate_scores(model, span, len(held), definition, session, events, n_surrogates, random_state),
@@ -187,12 +191,18 @@ def evaluate_holdout(
         "model": float(brier_score(truth.iloc[rows], first, classes=classes)[0]),
         "prior": float(brier_score(truth.iloc[rows], shares, classes=classes)[0]),
     }
-    earned = position.to_numpy() * next_open_return(holdout).to_numpy()
+    tradable = holdout[["open", "close"]].notna().all(axis=1)
+    # Years are counted on all bars: a holdout of a few days says little about a year.
+    years = (bars.index[-1] - bars.index[0]) / pd.Timedelta(days=365.25)
+    traded = backtest(
+        holdout[tradable], position[tradable], cost_bps=cost_bps, periods_per_year=(len(bars) - 1) / years
+    )
+    earned = position[tradable].to_numpy() * next_open_return(holdout[tradable]).to_numpy()
     return HoldoutReport(
         events=table,
         brier=scores | {"skill": 1 - scores["model"] / scores["prior"]},
         edge=block_bootstrap_mean(earned, random_state=random_state),
-        backtest=backtest(holdout, position, cost_bps=cost_bps),
+        backtest=traded,
         position=position,
         bars=holdout,
         labels=truth,

@@ -156,7 +156,7 @@ class KellySizer(BaseEstimator):
         size = np.maximum(0.0, np.abs(edge) - self.conservatism * self.rmse_)
         position = np.clip(self.fraction * size * np.sign(edge), -self.cap, self.cap)
         # A row whose probabilities are not all known has no position.
-        return np.where(np.isnan(p).any(axis=1), 0.0, position)
+        return np.where(np.isnan(p).any(axis=1), 0.0, position) + 0.0  # flat is 0, never -0
 
     def _check_parameters(self) -> None:
         domains = [

@@ -3,6 +3,7 @@
 from ensemble_kit.tracking.model import read_card, read_model, write_model
 from ensemble_kit.tracking.runs import (
     CHAMPION,
+    check_store,
     load_card,
     load_model,
     log_and_register,
@@ -13,6 +14,7 @@ from ensemble_kit.tracking.runs import (
 
 __all__ = [
     "CHAMPION",
+    "check_store",
     "load_card",
     "load_model",
     "log_and_register",

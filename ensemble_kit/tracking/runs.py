@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
+import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +24,55 @@ from ensemble_kit.tracking.model import read_card, read_model, write_model
 from ensemble_kit.tracking.served import ServedModel, to_table
 from ensemble_kit.validation import final_estimator
 
-__all__ = ["CHAMPION", "load_card", "load_model", "log_and_register", "log_holdout", "quiet", "tracked_run"]
+__all__ = [
+    "CHAMPION",
+    "check_store",
+    "load_card",
+    "load_model",
+    "log_and_register",
+    "log_holdout",
+    "quiet",
+    "tracked_run",
+]
 
 #: The alias that names the version in use.
 CHAMPION = "champion"
 #: What `log_model` calls the files' folder, under its own `data`.
 _FOLDER = "sized_model"
 _REQUIREMENTS = ("ensemble-kit", "scikit-learn", "skops", "torch", "skorch", "lightgbm", "numba", "numpy", "pandas")
+
+
+def check_store(name: str) -> None:
+    """Find out, before any work is done, whether models can be registered under a name.
+
+    Parameters
+    ----------
+    name : str
+        The registered model's name.
+
+    Raises
+    ------
+    TrackingError
+        If the name cannot be a model's, or the store does not answer.
+    """
+    if not re.fullmatch(r"[^/:\s][^/:]*", name):
+        raise TrackingError(f"`name` must be a model's name, without / and :; got {name!r}. Name it 'SPY', say.")
+    # MLflow would try a server that is down for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for patience in (1.0, 3.0, 0.0):
+        try:
+            mlflow.MlflowClient().search_registered_models(max_results=1)
+        except Exception as error:  # the store's own library fails in its own way
+            # Two processes that make the same new database: the second one waits and finds it made.
+            if patience and "sqlite" in mlflow.get_tracking_uri():
+                time.sleep(patience)
+                continue
+            raise TrackingError(
+                f"`tracking_uri` must be a store that answers; got {mlflow.get_tracking_uri()} "
+                f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
+                "Take sqlite:///mlflow.db, or start the server."
+            ) from error
+        return
 
 
 @contextmanager

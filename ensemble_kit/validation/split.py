@@ -170,8 +170,8 @@ class WalkForwardSplit(BaseCrossValidator):
         if pd.api.types.is_numeric_dtype(self.t1.dtype) != (keys.index is None):
             raise LeakageError(
                 "`t1` must hold times where X has an index of times, positions where it has none; "
-                f"got {self.t1.dtype}. "
-                "Pass X as a frame with the index of the labelled bars."
+                f"got {self.t1.dtype}. Pass X as a frame with the index of the labelled bars; behind a transformer, "
+                "call `set_output(transform='pandas')` on it."
             )
         if keys.index is None:
             if len(self.t1) != len(keys.time):

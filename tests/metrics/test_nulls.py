@@ -140,7 +140,7 @@ def test_rows_without_prices_stay_at_the_new_level(bars):
 
 
 def test_instruments_are_shuffled_apart():
-    panel = make_bars(400, instruments=["A", "B"], random_state=0)
+    panel = make_bars(1200, instruments=["A", "B"], random_state=0)
     surrogate = surrogate_bars(panel, random_state=0)
     check_bars(surrogate)
     assert surrogate.index.equals(panel.index)
@@ -178,7 +178,7 @@ def test_columns_of_price_move_with_it(bars):
 
 
 def test_a_single_day_cannot_be_shuffled(bars):
-    with pytest.warns(UserWarning, match="surrogate bars equal the bars"):
+    with pytest.warns(UserWarning, match="of the surrogate bars are the bars themselves"):
         surrogate = surrogate_bars(bars[:50], random_state=0)
     pd.testing.assert_frame_equal(surrogate, bars[:50])
 
