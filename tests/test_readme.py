@@ -13,7 +13,6 @@ def test_there_is_an_example():
     assert len(BLOCKS) == 1
 
 
-@pytest.mark.filterwarnings("ignore:temperature on its bound")  # two epochs of eight units know little
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
 def test_the_example_runs(block, capsys):
     exec(compile(block, str(README), "exec"), {})

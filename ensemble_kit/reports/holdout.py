@@ -95,7 +95,7 @@ class HoldoutReport:
                 f"Holdout: {len(self.bars)} bars, {first} to {last}; {len(self.rows)} of them have a known label"
                 + ("" if (flat := len(self.bars) - len(self.backtest.equity)) == 0 else f", {flat} no price"),
                 "",
-                self.events.T.to_string(float_format=lambda value: f"{value:.4f}"),
+                self.events.T.to_string(float_format=lambda value: f"{value:.4g}"),
                 "",
                 f"Brier {self.brier['model']:.4f}, prior {self.brier['prior']:.4f}, skill {self.brier['skill']:+.3f}",
                 f"{edge} ({verdict})",
