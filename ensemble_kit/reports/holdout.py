@@ -170,37 +170,21 @@ def evaluate_holdout(
     position = pd.Series(model.sizer_.transform(proba), index=bars.index[held])
     holdout = bars.iloc[held]
     events = [label for label in classes if label in ("peak", "bottom")]
-    first = proba[rows, :1]
-    table = pd.DataFrame(
-        {
-            "n_events": [float((truth.iloc[rows] == event).sum()) for event in events],
-            "prevalence": [(truth.iloc[rows] == event).mean() for event in events],
-            "auc_pr_causal_rule": _rule_scores(bars, held, truth, rows, events, int(definition["w"])),
-            **_surrogate_scores(model, span, len(held), definition, session, events, n_surrogates, random_state),
-            "auc_pr": auc_pr_by_class(truth.iloc[rows], first, classes=classes, events=events).iloc[0].to_numpy(),
-        },
-        index=pd.Index(events, name="event"),
-    )
-    slopes = [calibration_slope(truth.iloc[rows], first, classes=classes, event=event) for event in events]
-    table["calibration_slope"], table["calibration_intercept"] = zip(*slopes, strict=True)
-    table["ece"] = (
-        expected_calibration_error(truth.iloc[rows], first, classes=classes, events=events).iloc[0].to_numpy()
-    )
-    shares = np.broadcast_to([prior[str(label)] for label in classes], first.shape)
-    scores = {
-        "model": float(brier_score(truth.iloc[rows], first, classes=classes)[0]),
-        "prior": float(brier_score(truth.iloc[rows], shares, classes=classes)[0]),
+    judged, came = proba[rows, :1], truth.iloc[rows]
+    table = _event_table(came, judged, classes, events)
+    table.insert(2, "auc_pr_causal_rule", _rule_scores(bars, held, truth, rows, events, int(definition["w"])))
+    nulls = _surrogate_scores(model, span, len(held), definition, session, events, n_surrogates, random_state)
+    for name, scores in nulls.items():
+        table.insert(list(table.columns).index("auc_pr"), name, scores)
+    shares = np.broadcast_to([prior[str(label)] for label in classes], judged.shape)
+    brier = {
+        "model": float(brier_score(came, judged, classes=classes)[0]),
+        "prior": float(brier_score(came, shares, classes=classes)[0]),
     }
-    tradable = holdout[["open", "close"]].notna().all(axis=1)
-    # Years are counted on all bars: a holdout of a few days says little about a year.
-    years = (bars.index[-1] - bars.index[0]) / pd.Timedelta(days=365.25)
-    traded = backtest(
-        holdout[tradable], position[tradable], cost_bps=cost_bps, periods_per_year=(len(bars) - 1) / years
-    )
-    earned = position[tradable].to_numpy() * next_open_return(holdout[tradable]).to_numpy()
+    traded, earned = _trade(bars, holdout, position, cost_bps)
     return HoldoutReport(
         events=table,
-        brier=scores | {"skill": 1 - scores["model"] / scores["prior"]},
+        brier=brier | {"skill": 1 - brier["model"] / brier["prior"]},
         edge=block_bootstrap_mean(earned, random_state=random_state),
         backtest=traded,
         position=position,
@@ -210,6 +194,34 @@ def evaluate_holdout(
         rows=rows,
         classes=classes,
     )
+
+
+def _event_table(came: pd.Series[Any], judged: FloatArray, classes: NDArray[Any], events: list[Any]) -> pd.DataFrame:
+    slopes = [calibration_slope(came, judged, classes=classes, event=event) for event in events]
+    slope, intercept = zip(*slopes, strict=True) if slopes else ((), ())
+    return pd.DataFrame(
+        {
+            "n_events": [float((came == event).sum()) for event in events],
+            "prevalence": [(came == event).mean() for event in events],
+            "auc_pr": auc_pr_by_class(came, judged, classes=classes, events=events).iloc[0].to_numpy(),
+            "calibration_slope": slope,
+            "calibration_intercept": intercept,
+            "ece": expected_calibration_error(came, judged, classes=classes, events=events).iloc[0].to_numpy(),
+        },
+        index=pd.Index(events, name="event"),
+    )
+
+
+def _trade(
+    bars: pd.DataFrame, holdout: pd.DataFrame, position: pd.Series[Any], cost_bps: float
+) -> tuple[BacktestResult, FloatArray]:
+    """Trade the bars that have prices; return the account and what each position earned before costs."""
+    tradable = holdout[["open", "close"]].notna().all(axis=1)
+    prices, held = holdout[tradable], position[tradable]
+    # Years are counted on all bars: a holdout of a few days says little about a year.
+    years = (bars.index[-1] - bars.index[0]) / pd.Timedelta(days=365.25)
+    result = backtest(prices, held, cost_bps=cost_bps, periods_per_year=(len(bars) - 1) / years)
+    return result, held.to_numpy() * next_open_return(prices).to_numpy()
 
 
 def _predict(model: Any, span: pd.DataFrame, n_held: int) -> FloatArray:
