@@ -161,4 +161,4 @@ def test_a_model_of_shifted_labels_scores_within_the_permutation_distribution():
         null = shifted_label_scores(truth, proba, classes=model.classes_, events=EVENTS, min_shift=36, random_state=0)
         score = auc_pr(truth, proba, classes=model.classes_, events=EVENTS)[0]
         inside.append(np.quantile(null, 0.01) <= score <= np.quantile(null, 0.99))
-    assert np.mean(inside) > 0.6
+    assert sum(inside) >= 5  # of 6, each inside with 98 %
