@@ -35,13 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 2 where the input cannot be used as it is.
+        0, 2 where the input cannot be used as it is, 130 where it was interrupted.
     """
     options = _parser().parse_args(arguments)
-    # What a model thinks of its data is worth a line; where in the code it thought so is not.
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            # What a model thinks of its data is worth a line; where in the code it thought so is not.
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            options.run(options)
     except (EnsembleKitError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -177,8 +178,9 @@ def _backtest(options: argparse.Namespace) -> None:
     _use_store(options)
     card = load_card(options.name)
     same = _check_against(card, bars)
+    model = load_model(options.name)
     report = evaluate_holdout(
-        load_model(options.name),
+        model,
         bars,
         start=pd.Timestamp(card["holdout_start"]),
         definition=card["labels"],
@@ -187,7 +189,7 @@ def _backtest(options: argparse.Namespace) -> None:
         cost_bps=options.cost_bps,
         n_surrogates=options.surrogates,
     )
-    pictures = save_pictures(report, load_model(options.name), options.out / options.name)
+    pictures = save_pictures(report, model, options.out / options.name)
     if same:
         log_holdout(options.name, report.metrics(), pictures)
     print(f"{options.name}, trained on {card['first_training_bar']} to {card['last_training_bar']}")

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 
 from ensemble_kit.bars import pack_index
 
-__all__ = ["cached", "fingerprint"]
+__all__ = ["cached", "fingerprint", "versions"]
 
 _VERSIONED = ("ensemble-kit", "numpy", "pandas", "scikit-learn", "torch", "skorch", "lightgbm")
 
@@ -58,7 +58,7 @@ def fingerprint(*objects: Any) -> str:
     Returns
     -------
     str
-        A hexadecimal digest; the versions of the libraries that compute are part of it.
+        A hexadecimal digest, the same under any version of any library.
 
     Notes
     -----
@@ -73,13 +73,19 @@ def fingerprint(*objects: Any) -> str:
     True
     """
     digest = hashlib.blake2b(digest_size=16)
-    _feed(digest, _versions())
     _feed(digest, objects)
     return digest.hexdigest()
 
 
 @lru_cache
-def _versions() -> tuple[str, ...]:
+def versions() -> tuple[str, ...]:
+    """Return the versions of the libraries that compute: another one may give other bits.
+
+    Returns
+    -------
+    tuple of str
+        ``name=version`` of each.
+    """
     return tuple(f"{name}={importlib.metadata.version(name)}" for name in _VERSIONED)
 
 

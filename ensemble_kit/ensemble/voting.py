@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from ensemble_kit.bars import RowKeys, pack_index, row_keys, unpack_index
 from ensemble_kit.calibration import TemperatureScaling
-from ensemble_kit.ensemble.resume import cached, fingerprint
+from ensemble_kit.ensemble.resume import cached, fingerprint, versions
 from ensemble_kit.ensemble.weights import voting_weights
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import auc_pr, auc_pr_by_class
@@ -464,7 +464,7 @@ class _Runner:
     def __init__(self, ensemble: WalkForwardVotingClassifier, data: _Data, usage: RowUsage, context: Any) -> None:
         self._ensemble, self._data, self._usage, self._context = ensemble, data, usage, context
         self._run = cached(_fit_member, ensemble.memory)
-        self._seen = fingerprint(data.X, data.y, data.weights) if ensemble.memory is not None else ""
+        self._seen = fingerprint(versions(), data.X, data.y, data.weights) if ensemble.memory is not None else ""
 
     def __call__(self, fold: int, name: str, member: Any, train: IntArray, test: IntArray) -> dict[str, Any]:
         where = "refit" if fold == REFIT else f"fold {fold}"
