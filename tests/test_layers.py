@@ -16,8 +16,9 @@ FLOORS = [
     ["datasets"],
     ["labels"],
     ["features"],
-    ["metrics"],
+    ["waves"],
     ["validation"],
+    ["metrics"],
     ["estimators"],
     ["calibration"],
     ["ensemble"],
@@ -39,8 +40,9 @@ PLAIN = [
     "datasets",
     "labels",
     "features",
-    "metrics",
+    "waves",
     "validation",
+    "metrics",
     "calibration",
 ]
 

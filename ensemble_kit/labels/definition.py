@@ -47,8 +47,9 @@ def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any]) -> Labels:
     True
     """
     parameters = dict(definition)
-    if isinstance(parameters.get("clip_session"), Mapping):
-        parameters["clip_session"] = Session(**parameters["clip_session"])
+    for name in ("session", "clip_session"):
+        if isinstance(parameters.get(name), Mapping):
+            parameters[name] = Session(**parameters[name])
     name = parameters.pop("label", None)
     if name not in _FUNCTIONS:
         raise EnsembleKitError(f"`definition` must name one of {', '.join(_FUNCTIONS)} under 'label'; got {name!r}.")

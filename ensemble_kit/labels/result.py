@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.sessions import Session
 
-__all__ = ["Labels"]
+__all__ = ["Labels", "plain_parameters"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +31,16 @@ class Labels:
         0 for rows that are history only, and nothing to learn from.
     definition : dict
         The function's name and parameters, for records.
+    details : DataFrame on the bars' index
+        What else the function found, for charts and studies: turn bars, barriers, returns.
+        It lies in the future as far as the labels do.
     """
 
     labels: pd.Series[Any] | pd.DataFrame
     t1: pd.Series[Any]
     sample_weight: pd.Series[float]
     definition: dict[str, Any] = field(default_factory=dict)
+    details: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def known(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -84,31 +89,77 @@ class Labels:
                     f"`X` must have the labelled bars' index ({len(self.labels)} rows); got another one of {len(X)}. "
                     "Label the very bars that the columns were made of."
                 )
-            return X[self.known], self.labels[self.known]
+            return X[self.known], self._targets()
         if len(X) != len(self.labels):
             raise EnsembleKitError(
                 f"`X` must have the labelled bars' {len(self.labels)} rows; got {len(X)}. "
                 "Label the very bars that the columns were made of."
             )
-        return X[self.known], self.labels[self.known]
+        return X[self.known], self._targets()
+
+    def _targets(self) -> pd.Series[Any] | pd.DataFrame:
+        """Return the known labels: whole numbers as such, since only NaN had made them floats."""
+        y = self.labels[self.known]
+        return y.astype(np.int64) if _is_whole(y) else y
 
     def summary(self) -> pd.DataFrame:
-        """Count each class by horizon.
+        """Count each class by horizon, over all known rows whatever their weight.
 
         Returns
         -------
         DataFrame
-            Rows are horizons, columns classes, values shares of the known rows.
+            Rows are horizons, columns classes, values shares of the known rows. For labels
+            that are quantities, their mean, deviation and quantiles instead.
         """
-        frame = self.labels.to_frame("H0") if isinstance(self.labels, pd.Series) else self.labels
-        return frame[self.known].apply(lambda column: column.value_counts(normalize=True)).T.fillna(0.0)
+        y = self._targets()
+        frame = y.to_frame("H0") if isinstance(y, pd.Series) else y
+        if _is_quantity(frame):
+            return frame.describe().T
+        return frame.apply(lambda column: column.value_counts(normalize=True)).T.fillna(0.0)
 
     def __repr__(self) -> str:
         name = self.definition.get("label", "labels")
-        shares = self.summary().iloc[0] if self.known.any() else pd.Series(dtype=float)
-        classes = ", ".join(f"{label} {share:.2%}" for label, share in shares.items())
-        return f"<Labels {name}: {int(self.known.sum())} of {len(self.labels)} rows known; H0: {classes or 'nothing'}>"
+        first = self.summary().iloc[0] if self.known.any() else pd.Series(dtype=float)
+        form = "{} {:.4g}" if _is_quantity(self.labels) else "{} {:.2%}"
+        shown = ", ".join(form.format(label, value) for label, value in first.items())
+        idle = int((self.known & (self.sample_weight.to_numpy() == 0)).sum())
+        weightless = f" ({idle} of weight 0)" if idle else ""
+        return (
+            f"<Labels {name}: {int(self.known.sum())} of {len(self.labels)} rows known{weightless}; "
+            f"{first.name or 'H0'}: {shown or 'nothing'}>"
+        )
 
     def _repr_html_(self) -> str:
         head = html.escape(repr(self).strip("<>"))
-        return f"<p>{head}</p>{self.summary().map('{:.2%}'.format).to_html()}"
+        form = "{:.4g}" if _is_quantity(self.labels) else "{:.2%}"
+        return f"<p>{head}</p>{self.summary().map(form.format).to_html()}"
+
+
+def _is_whole(y: pd.Series[Any] | pd.DataFrame) -> bool:
+    values = np.asarray(y)
+    return bool(values.dtype.kind == "f" and (values == np.round(values)).all())
+
+
+def _is_quantity(y: pd.Series[Any] | pd.DataFrame) -> bool:
+    values = np.asarray(y)
+    return values.dtype.kind == "f" and not _is_whole(y.dropna())
+
+
+def plain_parameters(label: str, **parameters: Any) -> dict[str, Any]:
+    """Return a definition that JSON can hold: a label function's name and its parameters.
+
+    Parameters
+    ----------
+    label : str
+        The function's name.
+    **parameters : object
+        As it was called; a `Session` becomes a dict, NumPy numbers plain ones.
+
+    Returns
+    -------
+    dict
+        What `label_bars` takes.
+    """
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
+    sessions = {name: asdict(value) for name, value in plain.items() if isinstance(value, Session)}
+    return {"label": label} | plain | sessions

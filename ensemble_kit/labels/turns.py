@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ensemble_kit.atr import average_true_range
-from ensemble_kit.bars import check_bars, row_keys
+from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.labels.result import Labels
-from ensemble_kit.sessions import Session, session_times
+from ensemble_kit.labels._blocks import Blocks
+from ensemble_kit.labels._extremes import extremes_before, find_turns
+from ensemble_kit.labels.result import Labels, plain_parameters
+from ensemble_kit.sessions import Session
 
 __all__ = ["TurnLegs", "left_legs", "peak_slope_bottom"]
 
@@ -87,8 +88,8 @@ def peak_slope_bottom(
     """
     check_bars(bars)
     _check_parameters(horizons, w, k)
-    blocks = _Blocks.of(bars, clip_session)
-    turn, whole = _turns(blocks, w, k)
+    blocks = Blocks.of(bars, clip_session)
+    turn, whole = find_turns(bars, blocks, w, k)
     at = np.arange(len(turn))
     # The farthest bar labelled, and the last bar that its right window holds.
     farthest = at + horizons - 1
@@ -106,15 +107,12 @@ def peak_slope_bottom(
             f"got {longest}. Give more bars, or lower `w` or `horizons`."
         )
     ahead = np.minimum(at[:, None] + np.arange(horizons), len(at) - 1)
-    definition = {
-        "label": "peak_slope_bottom",
-        "horizons": int(horizons),
-        "w": int(w),
-        "k": float(k),
-        "clip_session": asdict(clip_session) if isinstance(clip_session, Session) else clip_session,
-    }
-    return _as_labels(
-        bars.index, blocks.order, turn[ahead], looked_at, known, known & whole[ahead].all(axis=1), definition
+    weight = (known & whole[ahead].all(axis=1)).astype(np.float64)
+    return Labels(
+        _named(blocks, turn[ahead], known),
+        blocks.t1(looked_at, known),
+        blocks.series(weight, "sample_weight"),
+        plain_parameters("peak_slope_bottom", horizons=horizons, w=w, k=float(k), clip_session=clip_session),
     )
 
 
@@ -126,50 +124,13 @@ def _check_parameters(horizons: int, w: int, k: float) -> None:
         raise EnsembleKitError(f"`k` must be a number of at least 0; got {k!r}. Measure it in ATR(14).")
 
 
-def _as_labels(
-    index: pd.Index[Any],
-    order: IntArray,
-    turn: NDArray[np.int8],
-    looked_at: IntArray,
-    known: NDArray[np.bool_],
-    whole: NDArray[np.bool_],
-    definition: dict[str, Any],
-) -> Labels:
-    """Bring block order back to row order, and class numbers to names."""
-    classes = np.empty(turn.shape, dtype=object)
-    classes[order] = np.where(known[:, None], _CLASSES[turn + 1], np.nan)
+def _named(blocks: Blocks, turn: NDArray[np.int8], known: NDArray[np.bool_]) -> pd.Series[Any] | pd.DataFrame:
+    """Return the classes of each row by name, one column a horizon."""
+    classes = blocks.put(np.where(known[:, None], _CLASSES[turn + 1], np.nan))
     names = [f"H{h}" for h in range(turn.shape[1])]
-    labels: pd.Series[Any] | pd.DataFrame = (
-        pd.Series(classes[:, 0], index=index, name="H0", dtype="str")
-        if len(names) == 1
-        else pd.DataFrame(classes, index=index, columns=names, dtype="str")
-    )
-    by_row = np.empty_like(order)
-    by_row[order] = np.arange(len(order))
-    times = index.get_level_values(0)
-    ends = times[order[np.minimum(looked_at, len(order) - 1)]].where(known)
-    t1 = pd.Series(ends[by_row], index=index, name="t1")
-    weight = pd.Series(whole[by_row].astype(np.float64), index=index, name="sample_weight")
-    return Labels(labels, t1, weight, definition)
-
-
-def _turns(blocks: _Blocks, w: int, k: float) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """Return +1 (peak), -1 (bottom) or 0, and whether the row's class can be computed."""
-    high, low = blocks.high, blocks.low
-    top, floor = blocks.extremes_before(w)
-    top_after, floor_after = blocks.extremes_after(w)
-    least = k * blocks.atr
-    # Comparisons with NaN (no window, no ATR, no price) are False: no turn.
-    peak = (high > top) & (high >= top_after) & (high - np.maximum(floor, floor_after) >= least)
-    bottom = (low < floor) & (low <= floor_after) & (np.minimum(top, top_after) - low >= least)
-    at = np.arange(len(high))
-    # The start of the data, unlike a session's, cuts windows off: what lay before it is not known.
-    whole = (at - blocks.first >= w) | (blocks.start > blocks.first)
-    whole &= ~np.isnan(high + low + blocks.atr)
-    # A window may be empty at its border, not for want of prices.
-    whole &= ~np.isnan(top + floor) | (at == blocks.start)
-    whole &= ~np.isnan(top_after + floor_after) | (at == blocks.stop)
-    return ((peak.astype(np.int8) - bottom) * whole).astype(np.int8), whole
+    if len(names) == 1:
+        return pd.Series(classes[:, 0], index=blocks.index, name="H0", dtype="str")
+    return pd.DataFrame(classes, index=blocks.index, columns=names, dtype="str")
 
 
 @dataclass(frozen=True)
@@ -202,81 +163,12 @@ def left_legs(bars: pd.DataFrame, *, w: int = 36) -> TurnLegs:
     TurnLegs
         In the order of the bars' rows.
     """
-    blocks = _Blocks.of(bars, None)
-    top, floor = blocks.extremes_before(w)
-    legs = np.zeros((2, len(top)))
+    blocks = Blocks.of(bars)
+    high, low = blocks.floats(bars, "high", "low")
+    top, floor = extremes_before(high, low, blocks.start, w)
+    atr = blocks.take(average_true_range(bars))
     # Where prices stood still the ATR is 0, and there is no new extreme either.
-    unit = np.where(blocks.atr > 0, blocks.atr, np.nan)
-    legs[0, blocks.order] = np.where(blocks.high > top, (blocks.high - floor) / unit, 0.0)
-    legs[1, blocks.order] = np.where(blocks.low < floor, (top - blocks.low) / unit, 0.0)
-    peak, bottom = np.nan_to_num(legs)
-    return TurnLegs(peak, bottom)
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Prices laid instrument by instrument, with the borders that windows may not cross."""
-
-    order: IntArray  # row number of each place
-    high: FloatArray
-    low: FloatArray
-    atr: FloatArray
-    first: IntArray  # each place's instrument
-    last: IntArray
-    start: IntArray  # each place's window borders: the instrument's, or the session's
-    stop: IntArray
-
-    @classmethod
-    def of(cls, bars: pd.DataFrame, session: str | Session | None) -> _Blocks:
-        instrument = row_keys(bars, name="bars").instrument
-        order = np.argsort(instrument, kind="stable")
-        first, last = _borders(instrument[order])
-        start, stop = first, last
-        if session is not None:
-            day = session_times(bars.index, session).day[order]
-            start, stop = _borders(instrument[order], day)
-        high, low = (bars[column].to_numpy(np.float64)[order] for column in ("high", "low"))
-        atr = average_true_range(bars)[order]
-        return cls(order, high, low, atr, first, last, start, stop)
-
-    def extremes_before(self, w: int) -> tuple[FloatArray, FloatArray]:
-        """Highest high and lowest low of the w bars before each."""
-        return _trailing_max(self.high, self.start, w), -_trailing_max(-self.low, self.start, w)
-
-    def extremes_after(self, w: int) -> tuple[FloatArray, FloatArray]:
-        """Highest high and lowest low of the w bars after each: the same, read backwards."""
-        start = len(self.stop) - 1 - self.stop[::-1]
-        high, low = self.high[::-1], self.low[::-1]
-        return _trailing_max(high, start, w)[::-1], -_trailing_max(-low, start, w)[::-1]
-
-
-def _borders(*keys: IntArray) -> tuple[IntArray, IntArray]:
-    """First and last place of the run of equal keys that each place belongs to."""
-    n = len(keys[0])
-    new = np.ones(n, dtype=bool)
-    new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
-    run = np.cumsum(new) - 1
-    starts = np.flatnonzero(new)
-    stops = np.append(starts[1:], n) - 1
-    return starts[run], stops[run]
-
-
-@numba.njit(cache=True)
-def _trailing_max(values: FloatArray, start: IntArray, w: int) -> FloatArray:
-    """Maximum of the w values before each place, no farther back than `start`; NaN skipped, NaN if none."""
-    n = len(values)
-    out = np.full(n, np.nan)
-    queue = np.empty(n, dtype=np.int64)
-    head = tail = 0
-    for t in range(n):
-        oldest = max(t - w, start[t])
-        while head < tail and queue[head] < oldest:
-            head += 1
-        if head < tail:
-            out[t] = values[queue[head]]
-        if not np.isnan(values[t]):
-            while head < tail and values[queue[tail - 1]] <= values[t]:
-                tail -= 1
-            queue[tail] = t
-            tail += 1
-    return out
+    unit = np.where(atr > 0, atr, np.nan)
+    peak = np.where(high > top, (high - floor) / unit, 0.0)
+    bottom = np.where(low < floor, (top - low) / unit, 0.0)
+    return TurnLegs(blocks.put(np.nan_to_num(peak)), blocks.put(np.nan_to_num(bottom)))

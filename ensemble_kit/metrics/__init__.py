@@ -8,6 +8,7 @@ from ensemble_kit.metrics.classification import (
     calibration_slope,
     expected_calibration_error,
 )
+from ensemble_kit.metrics.economic import next_open_return
 from ensemble_kit.metrics.nulls import block_bootstrap_mean, shifted_label_scores, surrogate_bars, turn_rule
 from ensemble_kit.metrics.scorers import AUCPRScorer, BrierScorer
 
@@ -21,6 +22,7 @@ __all__ = [
     "brier_skill",
     "calibration_slope",
     "expected_calibration_error",
+    "next_open_return",
     "shifted_label_scores",
     "surrogate_bars",
     "turn_rule",

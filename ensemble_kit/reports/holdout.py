@@ -19,11 +19,12 @@ from ensemble_kit.metrics import (
     brier_score,
     calibration_slope,
     expected_calibration_error,
+    next_open_return,
     surrogate_bars,
     turn_rule,
 )
 from ensemble_kit.sessions import Session
-from ensemble_kit.sizing import BacktestResult, backtest, next_open_return
+from ensemble_kit.sizing import BacktestResult, backtest
 from ensemble_kit.targets import stack_horizons
 from ensemble_kit.validation import rows_with_history
 

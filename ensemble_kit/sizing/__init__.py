@@ -1,7 +1,7 @@
 """Probabilities to positions, and positions to judgement."""
 
-from ensemble_kit.sizing.backtest import BacktestResult, backtest, next_open_return
+from ensemble_kit.sizing.backtest import BacktestResult, backtest
 from ensemble_kit.sizing.kelly import KellySizer
 from ensemble_kit.sizing.sized import SizedClassifier
 
-__all__ = ["BacktestResult", "KellySizer", "SizedClassifier", "backtest", "next_open_return"]
+__all__ = ["BacktestResult", "KellySizer", "SizedClassifier", "backtest"]

@@ -9,7 +9,8 @@ import pytest
 
 from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
-from ensemble_kit.sizing.backtest import backtest, next_open_return
+from ensemble_kit.metrics import next_open_return
+from ensemble_kit.sizing.backtest import backtest
 
 
 def frame(opens, closes, freq="D"):
