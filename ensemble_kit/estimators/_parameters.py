@@ -13,8 +13,10 @@ from ensemble_kit.exceptions import EnsembleKitError
 __all__ = [
     "AT_LEAST_0",
     "CLASS_WEIGHT",
+    "FLAG",
     "FRACTION",
     "MAPPING_OR_NONE",
+    "ONE_OF",
     "POSITIVE",
     "POSITIVE_OR_NONE",
     "WHOLE",
@@ -37,6 +39,7 @@ FRACTION: Domain = ("a number in [0, 1)", lambda v: _is(Real, v) and 0 <= v < 1)
 POSITIVE: Domain = ("a finite number above 0", lambda v: _is(Real, v) and 0 < v < np.inf)
 AT_LEAST_0: Domain = ("a finite number of at least 0", lambda v: _is(Real, v) and 0 <= v < np.inf)
 POSITIVE_OR_NONE: Domain = ("a finite number above 0, or None", lambda v: v is None or POSITIVE[1](v))
+FLAG: Domain = ("True or False", lambda v: isinstance(v, bool | np.bool_))
 MAPPING_OR_NONE: Domain = ("None or a dict", lambda v: v is None or isinstance(v, Mapping))
 CLASS_WEIGHT: Domain = (
     "None, 'balanced' or a dict of label to weight of at least 0",
@@ -46,6 +49,24 @@ CLASS_WEIGHT: Domain = (
         or (isinstance(v, Mapping) and all(AT_LEAST_0[1](weight) for weight in v.values()))
     ),
 )
+
+
+def ONE_OF(*values: Any) -> Domain:  # noqa: N802 - reads like the other domains
+    """Return the domain of a parameter that takes one of some values.
+
+    Parameters
+    ----------
+    *values : object
+        The values.
+
+    Returns
+    -------
+    Domain
+        In words and as a test.
+    """
+    return f"one of {', '.join(map(repr, values))}", lambda v: any(
+        v is one or (type(v) is type(one) and v == one) for one in values
+    )
 
 
 def check_parameters(estimator: Any) -> None:

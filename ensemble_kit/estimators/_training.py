@@ -1,116 +1,42 @@
-"""What stands between arrays and torch: batches of windows, the loss, the skorch net, the epochs."""
+"""What stands between arrays and torch: batches of windows, the skorch net, the epochs, the answers."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
-from skorch.callbacks import GradientNormClipping
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler, ProgressBar
 from skorch.helper import predefined_split
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
+from ensemble_kit.estimators.networks.losses import Loss
 from ensemble_kit.estimators.windows import Windows
 from ensemble_kit.exceptions import EnsembleKitError
 
-__all__ = [
-    "WindowDataset",
-    "build_seeded",
-    "log_softmax_of_windows",
-    "make_net",
-    "resolve_device",
-    "run_epochs",
-    "torch_threads",
-]
+__all__ = ["OPTIMIZERS", "Net", "WindowDataset", "make_net", "outputs_of_windows", "run_epochs"]
 
 _LOG = logging.getLogger(__name__)
-_BUILDING = threading.Lock()
+
+#: Names of optimizers; any other class of torch is given itself.
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+_FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
 
 Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 
 
-def resolve_device(device: str) -> torch.device:
-    """Return the torch device that a name stands for.
-
-    Parameters
-    ----------
-    device : str
-        "cpu", "cuda", "cuda:1", ..., or "auto": the GPU where there is one.
-
-    Returns
-    -------
-    torch.device
-        The device.
-
-    Raises
-    ------
-    EnsembleKitError
-        If the name is none of these, or the machine has no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError):
-        resolved = torch.device("meta")
-    if resolved.type not in {"cpu", "cuda"}:
-        raise EnsembleKitError(f"`device` must be 'cpu', 'cuda', 'cuda:<number>' or 'auto'; got {device!r}. Name one.")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise EnsembleKitError(
-            f"`device` must be one that this machine has; got {device!r}, and torch sees "
-            f"{torch.cuda.device_count()} CUDA device(s). Use `set_params(device='cpu')` or 'auto'."
-        )
-    return resolved
-
-
-@contextmanager
-def torch_threads(n_threads: int) -> Iterator[None]:
-    """Let torch use so many threads for a while, in the calling thread only.
-
-    Parameters
-    ----------
-    n_threads : int
-        How many. Another number gives other bits.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def build_seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Build a network with seeded first weights; the caller's random state stays as it is.
-
-    Parameters
-    ----------
-    build : callable
-        Takes nothing, returns the network.
-    seed : int
-        The seed.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network, on the CPU.
-    """
-    # Layers draw from torch's one CPU generator, so builders in several threads take turns.
-    with _BUILDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build()
-
-
 class WindowDataset(Dataset[Batch]):
-    """Batches (windows, (codes, weights)), built when they are asked for.
+    """Batches (windows, (targets, weights)), built when they are asked for.
 
     Parameters
     ----------
@@ -118,20 +44,34 @@ class WindowDataset(Dataset[Batch]):
         All windows of the matrix.
     rows : ndarray of int64, shape (m,)
         The rows that are learned from.
-    codes : ndarray of int64, shape (m, H)
-        Their class numbers.
+    targets : ndarray of shape (m, H)
+        Their class numbers (int64) or quantities (float32).
     weights : ndarray of float64, shape (m, H)
         Their weights; only proportions matter.
+    every_bar : bool, default=False
+        Whether a window comes with the targets of all its bars, (L, H) of them, those that are
+        not among `rows` with weight 0.
     """
 
     def __init__(
-        self, windows: Windows, rows: NDArray[np.int64], codes: NDArray[np.int64], weights: NDArray[np.float64]
+        self,
+        windows: Windows,
+        rows: NDArray[np.int64],
+        targets: NDArray[Any],
+        weights: NDArray[np.float64],
+        *,
+        every_bar: bool = False,
     ) -> None:
         self.windows = windows
         self.rows = rows
-        self.codes = torch.from_numpy(codes)
         # Mean 1: the mean over a batch is then the loss, whatever the scale of the weights.
-        self.weights = torch.from_numpy((weights * (weights.size / (weights.sum() or 1.0))).astype(np.float32))
+        weights = (weights * (weights.size / (weights.sum() or 1.0))).astype(np.float32)
+        if every_bar:
+            self.targets = torch.from_numpy(windows.scatter(rows, targets))
+            self.weights = torch.from_numpy(windows.scatter(rows, weights))
+        else:
+            self.targets, self.weights = torch.from_numpy(targets), torch.from_numpy(weights)
+        self.every_bar = every_bar
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,61 +81,97 @@ class WindowDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         where = np.asarray(indices)
-        return torch.from_numpy(self.windows.take(self.rows[where])), (self.codes[where], self.weights[where])
+        taken = torch.from_numpy(self.windows.take(self.rows[where]))
+        if self.every_bar:
+            where = self.windows.places(self.rows[where])  # (B, L)
+        return taken, (self.targets[where], self.weights[where])
 
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-class WeightedCrossEntropy(nn.Module):
-    """Mean over rows and horizons of weight x cross-entropy."""
+class Net(NeuralNet):
+    """skorch's net, whose network may compute in bfloat16; losses are always float32.
 
-    def forward(self, logits: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the loss of a batch.
+    Parameters
+    ----------
+    *args, **kwargs : object
+        As `skorch.NeuralNet` takes them.
+    precision : str, default="float32"
+        Or "bf16".
+    """
+
+    def __init__(self, *args: Any, precision: str = "float32", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.precision = precision
+
+    def infer(self, x: Any, **fit_params: Any) -> Tensor:
+        """Return what the network says of a batch.
 
         Parameters
         ----------
-        logits : Tensor of shape (B, H, K)
-            What the network says.
-        target : tuple of Tensor of shape (B, H)
-            Class numbers and weights.
+        x : Tensor
+            Windows.
+        **fit_params : object
+            Further arguments of the network.
 
         Returns
         -------
-        Tensor of shape ()
-            The loss.
+        Tensor
+            In float32.
         """
-        codes, weights = target
-        loss = cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none")
-        return (loss * weights.flatten()).mean()
+        with _autocast(torch.device(self.device), self.precision):
+            return super().infer(x, **fit_params).float()
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def make_net(
     module: nn.Module,
+    loss: Loss,
     *,
     device: torch.device,
     batch_size: int,
+    optimizer: str | type[torch.optim.Optimizer],
     learning_rate: float,
     weight_decay: float,
+    schedule: str | None,
+    max_epochs: int,
     gradient_clip: float | None,
+    precision: str,
+    bar: bool,
     seed: int = 0,
     net_params: Mapping[str, Any] | None = None,
-) -> NeuralNet:
+) -> Net:
     """Wrap a network in an initialised skorch net.
 
     Parameters
     ----------
     module : torch.nn.Module
         The network.
+    loss : Loss
+        What is minimised.
     device : torch.device
         Where it trains.
     batch_size : int
         Windows a batch.
+    optimizer : str or class
+        One of `OPTIMIZERS`, or a class of torch.
     learning_rate, weight_decay : float
-        Of AdamW.
+        Its own.
+    schedule : {"cosine", "plateau"} or None
+        How the learning rate falls.
+    max_epochs : int
+        Where the cosine reaches 0.
     gradient_clip : float or None
         Largest norm of the gradient.
+    precision : {"float32", "bf16"}
+        Of the network's computations in training.
+    bar : bool
+        Whether to show a progress bar.
     seed : int, default=0
         Seed of the shuffling.
     net_params : mapping or None, default=None
@@ -203,11 +179,14 @@ def make_net(
 
     Returns
     -------
-    skorch.NeuralNet
+    Net
         The net.
     """
     extra = dict(net_params or {})
-    callbacks = [("gradient_clip", GradientNormClipping(gradient_clip)), *extra.pop("callbacks", [])]
+    made = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+    callbacks: list[tuple[str, Callback]] = [("gradient_clip", GradientNormClipping(gradient_clip))]
+    callbacks += _schedule(schedule, max_epochs)
+    callbacks += [("bar", ProgressBar())] if bar else []
     # A generator of its own even where nothing is shuffled: a loader without one draws from the caller's.
     loading = {
         f"iterator_{role}__{name}": value
@@ -215,9 +194,8 @@ def make_net(
         for name, value in (("collate_fn", _as_it_is), ("generator", torch.Generator().manual_seed(seed_of)))
     }
     settings = {
-        "optimizer": torch.optim.AdamW,
+        "optimizer": made,
         "optimizer__weight_decay": weight_decay,
-        "optimizer__fused": True,
         "lr": learning_rate,
         "batch_size": batch_size,
         "iterator_train__shuffle": True,
@@ -225,9 +203,28 @@ def make_net(
         "callbacks__print_log": None,
         "verbose": 0,
     }
-    return NeuralNet(
-        module, WeightedCrossEntropy, device=device, callbacks=callbacks, **(settings | loading | extra)
+    if issubclass(made, _FUSED):
+        settings["optimizer__fused"] = True
+    callbacks += extra.pop("callbacks", [])
+    return Net(
+        module, loss, device=device, precision=precision, callbacks=callbacks, **(settings | loading | extra)
     ).initialize()
+
+
+def _schedule(schedule: str | None, max_epochs: int) -> list[tuple[str, Callback]]:
+    if schedule == "cosine":
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+        return [("schedule", LRScheduler(policy=cosine, T_max=max_epochs, event_name=None))]
+    if schedule == "plateau":
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+        return [("schedule", LRScheduler(policy=plateau, monitor=_watched, factor=0.5, patience=1, event_name=None))]
+    return []
+
+
+def _watched(net: NeuralNet) -> float:
+    """Return the loss on the stop rows, or on the fit rows where there are none."""
+    latest = net.history[-1]
+    return float(latest["valid_loss"] if "valid_loss" in latest else latest["train_loss"])
 
 
 def run_epochs(
@@ -257,7 +254,8 @@ def run_epochs(
     Returns
     -------
     list of dict
-        Per epoch: `epoch`, `train_loss`, `valid_loss` (None without stop rows), `duration` in s.
+        Per epoch: `epoch`, `train_loss`, `valid_loss` (None without stop rows), `learning_rate`
+        (that of the next epoch), `duration` in s.
 
     Raises
     ------
@@ -275,6 +273,7 @@ def run_epochs(
     net.train_split = predefined_split(stop) if len(stop) else None
     net.notify("on_train_begin", X=train, y=None)
     for epoch in range(1, max_epochs + 1):
+        net.criterion_.begin_epoch((epoch - 1) / max_epochs)
         net.fit_loop(train, epochs=1)
         history.append(_record(net, epoch, verbose=verbose))
         if not len(stop):
@@ -297,6 +296,7 @@ def _record(net: NeuralNet, epoch: int, *, verbose: bool) -> dict[str, Any]:
         "epoch": epoch,
         "train_loss": float(latest["train_loss"]),
         "valid_loss": float(latest["valid_loss"]) if "valid_loss" in latest else None,
+        "learning_rate": float(net.optimizer_.param_groups[0]["lr"]),
         "duration": float(latest["dur"]),
     }
     if verbose:
@@ -309,10 +309,10 @@ def _record(net: NeuralNet, epoch: int, *, verbose: bool) -> dict[str, Any]:
     return entry
 
 
-def log_softmax_of_windows(
-    module: nn.Module, windows: Windows, *, batch_size: int, device: torch.device
+def outputs_of_windows(
+    module: nn.Module, windows: Windows, *, batch_size: int, device: torch.device, precision: str
 ) -> NDArray[np.float64]:
-    """Return log-probabilities of all windows, one batch at a time.
+    """Return what a network says of all windows, one batch at a time.
 
     Parameters
     ----------
@@ -324,17 +324,19 @@ def log_softmax_of_windows(
         Windows a batch.
     device : torch.device
         Where the network is moved to.
+    precision : {"float32", "bf16"}
+        Of the network's computations. One window alone is answered in float32.
 
     Returns
     -------
     ndarray of float64, shape (n, H, K)
-        Log-probabilities.
+        Logits, or quantities.
     """
     module.to(device).eval()
     rows = np.arange(len(windows))
-    with torch.inference_mode():
+    with torch.inference_mode(), _autocast(device, precision if len(rows) > 1 else "float32"):
         parts = [
-            module(torch.from_numpy(windows.take(rows[at : at + batch_size])).to(device)).double().log_softmax(-1).cpu()
+            module(torch.from_numpy(windows.take(rows[at : at + batch_size])).to(device)).double().cpu()
             for at in range(0, len(rows), batch_size)
         ]
     return torch.cat(parts).numpy()

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 
 from ensemble_kit.estimators._parameters import WHOLE, Domain
-from ensemble_kit.estimators.networks.lstm_gru import LSTMGRUNetwork
-from ensemble_kit.estimators.sequence import SequenceClassifier
+from ensemble_kit.estimators.networks.lstm_gru import LSTMGRUTrunk
+from ensemble_kit.estimators.sequence_classifier import SequenceClassifier
 
 __all__ = ["LSTMGRUClassifier"]
 
@@ -28,11 +28,11 @@ class LSTMGRUClassifier(SequenceClassifier):
     n_layers : int, default=3
         How many layers; GRUs and LSTMs take turns, a GRU first.
     **shared : dict
-        The other parameters of `SequenceClassifier`.
+        The other parameters of `SequenceClassifier` and `SequenceEstimator`.
 
     See Also
     --------
-    ensemble_kit.estimators.sequence.SequenceClassifier : Parameters, attributes and rules of
+    ensemble_kit.estimators.sequence.SequenceEstimator : Parameters, attributes and rules of
         time that all sequence models share.
 
     References
@@ -59,12 +59,5 @@ class LSTMGRUClassifier(SequenceClassifier):
         self.hidden_size = hidden_size
         self.n_layers = n_layers
 
-    def _build_module(self, n_features: int, n_horizons: int, n_classes: int) -> torch.nn.Module:
-        return LSTMGRUNetwork(
-            n_features,
-            n_horizons,
-            n_classes,
-            hidden_size=self.hidden_size,
-            n_layers=self.n_layers,
-            dropout=self.dropout,
-        )
+    def _build_trunk(self, n_features: int) -> torch.nn.Module:
+        return LSTMGRUTrunk(n_features, hidden_size=self.hidden_size, n_layers=self.n_layers, dropout=self.dropout)

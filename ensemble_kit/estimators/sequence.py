@@ -1,4 +1,4 @@
-"""The base of all sequence models: a 2-D matrix in, log-probabilities out, windows built inside."""
+"""The base of all sequence models: a 2-D matrix in, answers out, windows built inside."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ensemble_kit.bars import RowKeys, row_keys
 from ensemble_kit.estimators._parameters import (
     AT_LEAST_0,
-    CLASS_WEIGHT,
+    FLAG,
     FRACTION,
     MAPPING_OR_NONE,
+    ONE_OF,
     POSITIVE,
     POSITIVE_OR_NONE,
     WHOLE,
@@ -27,35 +28,35 @@ from ensemble_kit.estimators._parameters import (
     Domain,
     check_parameters,
 )
-from ensemble_kit.estimators._rows import class_weights, newest_block
-from ensemble_kit.estimators._training import (
-    WindowDataset,
-    build_seeded,
-    log_softmax_of_windows,
-    make_net,
-    resolve_device,
-    run_epochs,
-    torch_threads,
-)
+from ensemble_kit.estimators._rows import newest_block
+from ensemble_kit.estimators._torch import build_seeded, resolve_device, torch_threads
+from ensemble_kit.estimators._training import OPTIMIZERS, Net, WindowDataset, make_net, outputs_of_windows, run_epochs
 from ensemble_kit.estimators.networks.dropout import seed_dropout
+from ensemble_kit.estimators.networks.head import WithHead
+from ensemble_kit.estimators.networks.losses import Loss
 from ensemble_kit.estimators.windows import Windows
-from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.targets import Targets, check_row_weights, unstack_horizons
+from ensemble_kit.targets import check_row_weights
 from ensemble_kit.validation import check_panel_index
 
-__all__ = ["SequenceClassifier"]
+__all__ = ["SequenceEstimator"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_OPTIMIZER: Domain = (
+    f"one of {', '.join(map(repr, OPTIMIZERS))}, or a class of `torch.optim`",
+    lambda v: (
+        (isinstance(v, str) and v in OPTIMIZERS) or (isinstance(v, type) and issubclass(v, torch.optim.Optimizer))
+    ),
+)
 
-class SequenceClassifier(ClassifierMixin, BaseEstimator):
-    """Base of classifiers that see the last `seq_len` rows of every row.
+
+class SequenceEstimator(BaseEstimator):
+    """Base of models that see the last `seq_len` rows of every row.
 
     The matrix stays two-dimensional and windows are built inside, batch by batch. Row t is
     answered from rows t - seq_len + 1 to t of its own instrument; rows with less history see
-    zeros in front. Training is weighted cross-entropy over all horizons with AdamW, stopped on
-    the newest rows.
+    zeros in front. Training ends by the loss on the newest rows.
 
     Parameters
     ----------
@@ -67,13 +68,16 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         Epochs at most.
     batch_size : int, default=128
         Windows a batch, in training and in prediction.
+    optimizer : {"adamw", "adam", "sgd", "rmsprop"} or class, default="adamw"
+        Or any other class of `torch.optim`; its further parameters go into `net_params` as
+        ``optimizer__<name>``.
     learning_rate : float, default=1e-3
-        Step size of AdamW.
+        Its step size.
     weight_decay : float, default=0.01
-        Decoupled weight decay of AdamW.
-    class_weight : dict, "balanced" or None, default=None
-        Weight of each label (1 where the dict has none), or weights that give every class of a
-        horizon the same total on the rows that are fitted.
+        Its weight decay (AdamW's is decoupled).
+    schedule : {"cosine", "plateau"} or None, default=None
+        How the step size falls: to 0 over `max_epochs`, or by half after two epochs without
+        a better loss on the newest block.
     validation_fraction : float, default=0.1
         The newest part of the distinct times, held out to stop early and to choose the best
         epoch. 0, or a block of fewer than ten distinct times: no block; all rows are fitted
@@ -87,28 +91,32 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         otherwise make a ratio of volumes 1e12. None turns it off.
     gradient_clip : float or None, default=1.0
         Largest norm of the gradient of a step.
-    device : str, default="cpu"
+    device : str, default="auto"
         "cpu", "cuda", "cuda:1", ..., or "auto" for a GPU where there is one. May be set anew
         on a fitted model.
+    precision : {"float32", "bf16"}, default="float32"
+        "bf16" lets the network multiply in bfloat16, where the hardware is faster at it. One
+        window alone is always answered in float32.
     n_threads : int, default=1
         Threads of torch while this model fits or predicts. Another number gives other bits.
     random_state : int, RandomState instance or None, default=None
         First weights, shuffling and dropout. The same number gives the same bits on a CPU.
-    verbose : bool, default=False
-        Log one line an epoch at level INFO (seen after ``logging.basicConfig(level="INFO")``).
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights that the last one ended with.
+    verbose : int, default=0
+        1 logs one line an epoch at level INFO (seen after ``logging.basicConfig(level="INFO")``);
+        2 shows a progress bar, too.
     net_params : dict or None, default=None
         Further parameters of the `skorch.NeuralNet`.
 
     Attributes
     ----------
-    classes_ : ndarray of shape (K,), or list of H such arrays
-        The labels on rows of weight above 0; a list where `y` had several horizons.
     net_ : skorch.NeuralNet
         The trained net; ``net_.module_`` is the torch network.
     n_parameters_ : int
         Trainable numbers in the network.
-    history_ : list of dict
-        Per epoch: `epoch`, `train_loss`, `valid_loss` (None without a block), `duration` in s.
+    epochs_ : list of dict
+        What `history_` shows as a frame.
     n_iter_ : int
         Epochs run.
     panel_ : bool
@@ -118,7 +126,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    A subclass supplies `_build_module`, its own parameters in `__init__` (the shared ones pass
+    A family supplies `_build_trunk`, its own parameters in `__init__` (the shared ones pass
     through ``**shared`` and join the signature) and their domains in `_domains`.
 
     In a pickle, and in safer formats, the network is a dict of numpy arrays.
@@ -129,15 +137,18 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         "dropout": FRACTION,
         "max_epochs": WHOLE,
         "batch_size": WHOLE,
+        "optimizer": _OPTIMIZER,
         "learning_rate": POSITIVE,
         "weight_decay": AT_LEAST_0,
-        "class_weight": CLASS_WEIGHT,
+        "schedule": ONE_OF(None, "cosine", "plateau"),
         "validation_fraction": FRACTION,
         "validation_purge": WHOLE_OR_0,
         "patience": WHOLE,
         "clip": POSITIVE_OR_NONE,
         "gradient_clip": POSITIVE_OR_NONE,
+        "precision": ONE_OF("float32", "bf16"),
         "n_threads": WHOLE,
+        "warm_start": FLAG,
         "net_params": MAPPING_OR_NONE,
     }
 
@@ -148,35 +159,41 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         dropout: float = 0.1,
         max_epochs: int = 10,
         batch_size: int = 128,
+        optimizer: str | type[torch.optim.Optimizer] = "adamw",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
-        class_weight: Mapping[Any, float] | str | None = None,
+        schedule: str | None = None,
         validation_fraction: float = 0.1,
         validation_purge: int = 0,
         patience: int = 3,
         clip: float | None = 10.0,
         gradient_clip: float | None = 1.0,
-        device: str = "cpu",
+        device: str = "auto",
+        precision: str = "float32",
         n_threads: int = 1,
         random_state: int | np.random.RandomState | None = None,
-        verbose: bool = False,
+        warm_start: bool = False,
+        verbose: int = 0,
         net_params: Mapping[str, Any] | None = None,
     ) -> None:
         self.seq_len = seq_len
         self.dropout = dropout
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        self.class_weight = class_weight
+        self.schedule = schedule
         self.validation_fraction = validation_fraction
         self.validation_purge = validation_purge
         self.patience = patience
         self.clip = clip
         self.gradient_clip = gradient_clip
         self.device = device
+        self.precision = precision
         self.n_threads = n_threads
         self.random_state = random_state
+        self.warm_start = warm_start
         self.verbose = verbose
         self.net_params = net_params
 
@@ -193,17 +210,46 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             init.__signature__ = inspect.Signature([*own.values(), *shared.values()])  # type: ignore[union-attr]
         super().__init_subclass__(**kwargs)
 
-    def _build_module(self, n_features: int, n_horizons: int, n_classes: int) -> torch.nn.Module:
-        """Return the untrained network: windows (B, seq_len, F) to logits (B, H, K).
+    #: Whether a network in training answers for every bar of the window, (B, L, H, K).
+    _every_bar = False
+
+    def _build_trunk(self, n_features: int) -> torch.nn.Module:
+        """Return the untrained trunk: windows (B, seq_len, F) to states (B, D), D its `n_outputs`.
 
         Dropout must be `networks.dropout.Dropout`, which has a generator of its own.
         """
-        raise NotImplementedError(f"{type(self).__name__} must supply `_build_module`.")
+        raise NotImplementedError(f"{type(self).__name__} must supply `_build_trunk`.")
+
+    def _encode(self, y: Any, counted: FloatArray, *, again: bool) -> tuple[NDArray[Any], FloatArray]:
+        """Learn what `y` is, and return it as the loss takes it, with the weights of its cells.
+
+        `y` holds the rows of weight above 0; `counted` their weights, 0 on stop rows; `again`
+        says that training goes on from an earlier fit.
+        """
+        raise NotImplementedError
+
+    def _loss(self) -> Loss:
+        """Return what is minimised."""
+        raise NotImplementedError
+
+    def _answers(self) -> tuple[int, int]:
+        """Return how many horizons there are, and outputs of each."""
+        raise NotImplementedError
 
     @property
     def lookback(self) -> int:
         """How many earlier rows an answer depends on."""
         return self.seq_len - 1
+
+    @property
+    def history_(self) -> pd.DataFrame:
+        """Return the training, one row an epoch.
+
+        Columns `train_loss`, `valid_loss` (NaN without a block), `learning_rate` (that of the
+        next epoch) and `duration` in s.
+        """
+        check_is_fitted(self)
+        return pd.DataFrame(self.epochs_).set_index("epoch").astype(np.float64)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on the rows of weight above 0, the newest of which say when to stop.
@@ -214,138 +260,93 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
             Scaled columns in time order; NaN counts as 0. A panel is indexed by (datetime,
             instrument).
         y : array-like of shape (n,) or (n, H)
-            Labels, one column a horizon.
+            Targets, one column a horizon.
         sample_weight : array-like of shape (n,), default=None
             Row weights. A row of 0 is history only: it stands in later rows' windows, its
-            label is never read.
+            target is never read.
 
         Returns
         -------
-        SequenceClassifier
+        SequenceEstimator
             The model itself.
 
         Raises
         ------
         EnsembleKitError
-            If a parameter, a label, a weight or the index is wrong, if fewer than two classes
-            are left, or if the loss is not finite.
+            If a parameter, a target, a weight or the index is wrong, or if the loss is not
+            finite.
         """
         check_parameters(self)
         check_panel_index(X, y)
         device = resolve_device(self.device)
-        windows, keys = self._windows(X, y, reset=True)
+        again = self.warm_start and hasattr(self, "net_")
+        windows, keys = self._windows(X, y, reset=not again)
         weights = check_row_weights(sample_weight, len(windows))
         check_consistent_length(X, y)
         used = np.flatnonzero(weights)
-        targets = Targets.encode(y.iloc[used] if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)[used])
-        if len(targets.classes) < 2:
-            raise EnsembleKitError(
-                f"`y` must hold at least two classes on rows of weight above 0; got one class, "
-                f"{targets.classes.tolist()}. Fit on more rows."
-            )
         fit, stop = newest_block(keys.time, used, self.validation_fraction, self.validation_purge)
+        learned = y.iloc[used] if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)[used]
+        targets, cells = self._encode(learned, weights[used] * np.isin(used, fit), again=again)
         self.panel_ = keys.panel
         self.row_usage_ = {"fit": fit, "stop": stop}
-        self.classes_: Any = targets.classes if targets.single else [targets.classes] * targets.n_horizons
-
-        counted = weights[used] * np.isin(used, fit)
-        loss_weights = weights[used, None] * class_weights(self.class_weight, targets, counted)
         train, block = (
-            WindowDataset(windows, rows, targets.codes[chosen], loss_weights[chosen])
-            for rows, chosen in ((rows, np.searchsorted(used, rows)) for rows in (fit, stop))
+            WindowDataset(
+                windows, rows, targets[at], weights[rows, None] * cells[at], every_bar=self._every_bar and rows is fit
+            )
+            for rows, at in ((rows, np.searchsorted(used, rows)) for rows in (fit, stop))
         )
         with torch_threads(self.n_threads):
-            self._train(train, block, device)
+            self._train(train, block, device, self.net_.module_ if again else None)
         return self
 
-    def _train(self, train: WindowDataset, stop: WindowDataset, device: torch.device) -> None:
+    def _train(
+        self, train: WindowDataset, stop: WindowDataset, device: torch.device, module: torch.nn.Module | None
+    ) -> None:
         first, shuffle, dropout = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=3).tolist()
-        module = build_seeded(lambda: self._build_module(*self._shape()), first)
-        seed_dropout(module, device, dropout)
+        if module is None:
+            module = build_seeded(self._build_module, first)
+        seed_dropout(module.to(device), device, dropout)
         self.net_ = self._wrap(module, device, shuffle)
         self.n_parameters_ = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        self.history_ = run_epochs(
-            self.net_, train, stop, max_epochs=self.max_epochs, patience=self.patience, verbose=self.verbose
+        self.epochs_ = run_epochs(
+            self.net_, train, stop, max_epochs=self.max_epochs, patience=self.patience, verbose=self.verbose > 0
         )
-        self.n_iter_ = len(self.history_)
+        self.n_iter_ = len(self.epochs_)
 
-    def _wrap(self, module: torch.nn.Module, device: torch.device, seed: int = 0) -> Any:
+    def _build_module(self) -> torch.nn.Module:
+        return WithHead(self._build_trunk(self.n_features_in_), *self._answers(), dropout=self.dropout)
+
+    def _wrap(self, module: torch.nn.Module, device: torch.device, seed: int = 0) -> Net:
         return make_net(
             module,
+            self._loss(),
             device=device,
             batch_size=self.batch_size,
+            optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            max_epochs=self.max_epochs,
             gradient_clip=self.gradient_clip,
+            precision=self.precision,
+            bar=self.verbose > 1,
             seed=seed,
             net_params=self.net_params,
         )
 
-    def _shape(self) -> tuple[int, int, int]:
-        single = not isinstance(self.classes_, list)
-        n_horizons, classes = (1, self.classes_) if single else (len(self.classes_), self.classes_[0])
-        return self.n_features_in_, n_horizons, len(classes)
-
-    def predict_log_proba(self, X: Any) -> Any:
-        """Return log-probabilities of the labels.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like of shape (n, F)
-            Columns as in `fit`, the rows of history in front (`lookback` of them).
-
-        Returns
-        -------
-        ndarray of float64, shape (n, K), or list of H such arrays
-            In the order of `classes_`.
-        """
-        return self._unstack(self._log_proba(X))
-
-    def predict_proba(self, X: Any) -> Any:
-        """Return probabilities of the labels.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like of shape (n, F)
-            Columns as in `fit`.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, K), or list of H such arrays
-            In the order of `classes_`.
-        """
-        return self._unstack(np.exp(self._log_proba(X)))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable labels.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like of shape (n, F)
-            Columns as in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n,) or (n, H)
-            Labels.
-        """
-        codes = self._log_proba(X).argmax(axis=2)
-        single = not isinstance(self.classes_, list)
-        return Targets(codes, self.classes_ if single else self.classes_[0], single).decode(codes)
-
-    def _unstack(self, answer: FloatArray) -> Any:
-        return unstack_horizons(answer, not isinstance(self.classes_, list))
-
-    def _log_proba(self, X: Any) -> FloatArray:
+    def _outputs(self, X: Any) -> FloatArray:
+        """Return what the network says of each row, shape (n, H, K)."""
         check_is_fitted(self)
         device = resolve_device(self.device)
         check_panel_index(X, fitted_on_panel=self.panel_)
         windows, _ = self._windows(X, reset=False)
         with torch_threads(self.n_threads):
-            return log_softmax_of_windows(self.net_.module_, windows, batch_size=self.batch_size, device=device)
+            return outputs_of_windows(
+                self.net_.module_, windows, batch_size=self.batch_size, device=device, precision=self.precision
+            )
 
     def _windows(self, X: Any, y: Any = "no_validation", *, reset: bool) -> tuple[Windows, RowKeys]:
-        # `Targets` checks labels; scikit-learn only says that there must be some.
+        # `_encode` checks targets; scikit-learn only says that there must be some.
         y = None if y is None else "no_validation"
         matrix = validate_data(self, X, y, dtype=np.float32, ensure_all_finite="allow-nan", reset=reset)
         keys = row_keys(X if isinstance(X, pd.DataFrame) else matrix)
@@ -357,7 +358,6 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.target_tags.multi_output = True
-        tags.classifier_tags.multi_label = True
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
@@ -371,7 +371,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):
         weights = state.pop("net_", None)
         super().__setstate__(state)
         if weights is not None:
-            module = build_seeded(lambda: self._build_module(*self._shape()), 0)
+            module = build_seeded(self._build_module, 0)
             module.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
             # On the CPU: the machine that loads a model need not have the device that trained it.
             self.net_ = self._wrap(module, torch.device("cpu"))

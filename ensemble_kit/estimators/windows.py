@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,6 +72,7 @@ class Windows:
         base = np.zeros((n_padded, n_features), dtype=np.float32)
         base[position] = X
         self.seq_len = seq_len
+        self._position, self._n_padded = position, n_padded
         self._first = position - (seq_len - 1)
         self._rows = np.lib.stride_tricks.as_strided(
             base,
@@ -97,3 +100,37 @@ class Windows:
         # Plain indexing copies row by row; `np.take(..., out=)` would copy the whole view first.
         flat = self._rows[self._first[rows]]
         return flat.reshape(len(flat), self.seq_len, -1)
+
+    def scatter(self, rows: IntArray, values: NDArray[Any]) -> NDArray[Any]:
+        """Lay values of some rows where `places` finds them, 0 elsewhere.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Positions in X.
+        values : ndarray of shape (m, ...)
+            One value a row.
+
+        Returns
+        -------
+        ndarray of shape (n_padded, ...)
+            The padded values.
+        """
+        padded = np.zeros((self._n_padded, *values.shape[1:]), dtype=values.dtype)
+        padded[self._position[rows]] = values
+        return padded
+
+    def places(self, rows: IntArray) -> IntArray:
+        """Return where the bars of each row's window lie in what `scatter` laid out.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Positions in X.
+
+        Returns
+        -------
+        ndarray of int64, shape (m, seq_len)
+            The newest bar last.
+        """
+        return self._first[rows, None] + np.arange(self.seq_len)

@@ -9,7 +9,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
 from ensemble_kit.estimators.lstm_gru import LSTMGRUClassifier
-from ensemble_kit.estimators.networks.lstm_gru import LSTMGRUNetwork
+from ensemble_kit.estimators.networks.head import WithHead
+from ensemble_kit.estimators.networks.lstm_gru import LSTMGRUTrunk
 
 MINI_BATCHES = "mini-batches: repeated rows fall into other batches, and sums of float32 differ in the last bits"
 WINDOWS = "a row's answer depends on the rows before it"
@@ -41,11 +42,12 @@ def test_sklearn_checks(estimator, check):
 
 
 def test_layers_take_turns_and_share_one_head():
-    network = LSTMGRUNetwork(5, 2, 3, hidden_size=8, n_layers=3, dropout=0.0)
-    assert [type(layer) for layer in network.layers] == [nn.GRU, nn.LSTM, nn.GRU]
+    trunk = LSTMGRUTrunk(5, hidden_size=8, n_layers=3, dropout=0.0)
+    network = WithHead(trunk, 2, 3, dropout=0.0)
+    assert [type(layer) for layer in trunk.layers] == [nn.GRU, nn.LSTM, nn.GRU]
     x = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0))
     hidden = x
-    for layer in network.layers:
+    for layer in trunk.layers:
         hidden, _ = layer(hidden)
     logits = network(x)
     assert logits.shape == (4, 2, 3)

@@ -22,7 +22,8 @@ from torch import nn
 
 from ensemble_kit.estimators._rows import class_weights, newest_block
 from ensemble_kit.estimators.networks.dropout import Dropout
-from ensemble_kit.estimators.sequence import SequenceClassifier
+from ensemble_kit.estimators.sequence import SequenceEstimator
+from ensemble_kit.estimators.sequence_classifier import SequenceClassifier
 from ensemble_kit.estimators.windows import Windows
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.targets import Targets
@@ -30,15 +31,14 @@ from ensemble_kit.targets import Targets
 N, F = 240, 3
 
 
-class TinyNetwork(nn.Module):
-    def __init__(self, n_inputs, n_horizons, n_classes, width, dropout):
+class TinyTrunk(nn.Module):
+    def __init__(self, n_inputs, width):
         super().__init__()
-        self.shape = (n_horizons, n_classes)
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(n_inputs, width), nn.Tanh(), Dropout(dropout))
-        self.head = nn.Linear(width, n_horizons * n_classes)
+        self.n_outputs = width
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(n_inputs, width), nn.Tanh())
 
     def forward(self, x):
-        return self.head(self.body(x)).unflatten(-1, self.shape)
+        return self.body(x)
 
 
 class Tiny(SequenceClassifier):
@@ -48,8 +48,8 @@ class Tiny(SequenceClassifier):
         super().__init__(seq_len, learning_rate=learning_rate, **shared)
         self.width = width
 
-    def _build_module(self, n_features, n_horizons, n_classes):
-        return TinyNetwork(self.seq_len * n_features, n_horizons, n_classes, self.width, self.dropout)
+    def _build_trunk(self, n_features):
+        return TinyTrunk(self.seq_len * n_features, self.width)
 
 
 def tiny(**parameters):
@@ -257,7 +257,7 @@ def test_best_epoch_comes_back(X, rng):
     model = tiny(max_epochs=60, learning_rate=0.05, width=64, patience=4, validation_fraction=0.25, dropout=0.0).fit(
         X, y
     )
-    losses = [entry["valid_loss"] for entry in model.history_]
+    losses = model.history_["valid_loss"].tolist()
     best = int(np.argmin(losses))
     assert model.n_iter_ == len(losses) == best + 5 < 60
     stop = model.row_usage_["stop"]
@@ -268,9 +268,11 @@ def test_best_epoch_comes_back(X, rng):
 def test_without_a_block_all_epochs_run(X, y):
     model = tiny(validation_fraction=0).fit(X, y)
     assert model.n_iter_ == 3
-    assert [set(entry) for entry in model.history_] == [{"epoch", "train_loss", "valid_loss", "duration"}] * 3
-    assert model.history_[0]["valid_loss"] is None
-    assert model.history_[2]["train_loss"] < model.history_[0]["train_loss"]
+    history = model.history_
+    assert history.index.tolist() == [1, 2, 3]
+    assert history.columns.tolist() == ["train_loss", "valid_loss", "learning_rate", "duration"]
+    assert history["valid_loss"].isna().all()
+    assert history["train_loss"][3] < history["train_loss"][1]
 
 
 def test_class_weights_per_horizon():
@@ -319,9 +321,9 @@ def test_same_seed_same_bits(X, y):
 
 
 class SlowlyBuilt(Tiny):
-    def _build_module(self, n_features, n_horizons, n_classes):
+    def _build_trunk(self, n_features):
         time.sleep(0.01)
-        return super()._build_module(n_features, n_horizons, n_classes)
+        return super()._build_trunk(n_features)
 
 
 def test_models_fitted_in_threads_do_not_disturb_each_other(X, y):
@@ -394,7 +396,7 @@ def test_a_stored_model_is_the_model(X, y, way, labels, tmp_path):
     }[way]()
     assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     assert_array_equal(again.predict(X), model.predict(X))
-    assert again.history_ == model.history_
+    assert again.history_.equals(model.history_)
     assert again.get_params() == model.get_params()
     assert_array_equal(again.row_usage_["stop"], model.row_usage_["stop"])
 
@@ -421,6 +423,7 @@ def test_a_family_lists_only_its_own_parameters():
     names = list(inspect.signature(Tiny).parameters)
     assert names[:3] == ["seq_len", "width", "learning_rate"]
     assert set(names) == set(Tiny().get_params()) > set(SequenceClassifier().get_params())
+    assert set(SequenceClassifier().get_params()) > set(SequenceEstimator().get_params())
     assert Tiny().get_params()["learning_rate"] == 0.01
     with pytest.raises(TypeError, match="hidden"):
         Tiny(hidden=3)
