@@ -1,9 +1,21 @@
 """Columns to log-probabilities: models that build their windows inside."""
 
+from ensemble_kit.estimators.cnn import CNNClassifier
 from ensemble_kit.estimators.lightgbm_window import LGBMWindowClassifier
+from ensemble_kit.estimators.lstm_attention import LSTMAttentionClassifier
 from ensemble_kit.estimators.lstm_gru import LSTMGRUClassifier
 from ensemble_kit.estimators.sequence import SequenceEstimator
 from ensemble_kit.estimators.sequence_classifier import SequenceClassifier
 from ensemble_kit.estimators.sequence_regressor import SequenceRegressor
+from ensemble_kit.estimators.transformer import TransformerClassifier
 
-__all__ = ["LGBMWindowClassifier", "LSTMGRUClassifier", "SequenceClassifier", "SequenceEstimator", "SequenceRegressor"]
+__all__ = [
+    "CNNClassifier",
+    "LGBMWindowClassifier",
+    "LSTMAttentionClassifier",
+    "LSTMGRUClassifier",
+    "SequenceClassifier",
+    "SequenceEstimator",
+    "SequenceRegressor",
+    "TransformerClassifier",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,8 +20,11 @@ __all__ = [
     "POSITIVE",
     "POSITIVE_OR_NONE",
     "WHOLE",
+    "WHOLES",
     "WHOLE_OR_0",
+    "WHOLE_OR_NONE",
     "Domain",
+    "check_heads",
     "check_parameters",
 ]
 
@@ -35,6 +38,11 @@ def _is(kind: type, value: Any) -> bool:
 
 WHOLE: Domain = ("an integer of at least 1", lambda v: _is(Integral, v) and v >= 1)
 WHOLE_OR_0: Domain = ("an integer of at least 0", lambda v: _is(Integral, v) and v >= 0)
+WHOLE_OR_NONE: Domain = ("an integer of at least 1, or None", lambda v: v is None or WHOLE[1](v))
+WHOLES: Domain = (
+    "a sequence of integers of at least 1",
+    lambda v: isinstance(v, Sequence | np.ndarray) and len(v) > 0 and all(WHOLE[1](one) for one in v),
+)
 FRACTION: Domain = ("a number in [0, 1)", lambda v: _is(Real, v) and 0 <= v < 1)
 POSITIVE: Domain = ("a finite number above 0", lambda v: _is(Real, v) and 0 < v < np.inf)
 AT_LEAST_0: Domain = ("a finite number of at least 0", lambda v: _is(Real, v) and 0 <= v < np.inf)
@@ -92,3 +100,27 @@ def check_parameters(estimator: Any) -> None:
     ]
     if wrong:
         raise EnsembleKitError(" ".join([*wrong, "Mend with `set_params`."]))
+
+
+def check_heads(width: int, n_heads: int, *, name: str = "d_model") -> None:
+    """Refuse a width that the attention heads cannot share.
+
+    Parameters
+    ----------
+    width : int
+        Width of the states.
+    n_heads : int
+        Attention heads.
+    name : str, default="d_model"
+        The parameter that sets the width.
+
+    Raises
+    ------
+    EnsembleKitError
+        If the width is no multiple of the heads.
+    """
+    if width % n_heads:
+        raise EnsembleKitError(
+            f"`{name}` must make a width that is a multiple of `n_heads`; got a width of {width} for {n_heads} heads. "
+            f"A width of {max(width // n_heads, 1) * n_heads} is the nearest."
+        )

@@ -1,0 +1,33 @@
+"""The smallest sensible model of each family of sequence classifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ensemble_kit.estimators import (
+    CNNClassifier,
+    LSTMAttentionClassifier,
+    LSTMGRUClassifier,
+    SequenceClassifier,
+    TransformerClassifier,
+)
+
+#: Class, its own parameters for tests, and a name where a class comes twice.
+FAMILIES: dict[str, tuple[type[SequenceClassifier], dict[str, Any]]] = {
+    "lstm_gru": (LSTMGRUClassifier, {"hidden_size": 8, "n_layers": 1}),
+    "transformer": (TransformerClassifier, {"d_model": 8, "n_heads": 2, "n_layers": 1, "learning_rate": 0.01}),
+    "causal_transformer": (
+        TransformerClassifier,
+        {"d_model": 8, "n_heads": 2, "n_layers": 1, "causal": True, "learning_rate": 0.01},
+    ),
+    "lstm_attention": (LSTMAttentionClassifier, {"hidden_size": 8}),
+    "bilstm_heads": (LSTMAttentionClassifier, {"hidden_size": 4, "bidirectional": True, "n_heads": 2}),
+    "cnn": (CNNClassifier, {"n_filters": 8, "kernel_sizes": (1, 3)}),
+}
+
+
+def small(family: str, seq_len: int, **parameters: Any) -> SequenceClassifier:
+    """Return an unfitted small model."""
+    cls, own = FAMILIES[family]
+    quick = {"dropout": 0.0, "max_epochs": 40, "batch_size": 32, "learning_rate": 0.05, "random_state": 0}
+    return cls(seq_len, **(quick | own | parameters))
