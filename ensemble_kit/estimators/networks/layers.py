@@ -89,8 +89,23 @@ class SelfAttention(nn.Module):
             Gathered states.
         """
         heads = self.project(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, L, D / H)
-        seen = scaled_dot_product_attention(heads[0], heads[1], heads[2], is_causal=self.causal)  # (B, H, L, D / H)
+        seen = self.attend(heads[0], heads[1], heads[2])  # (B, H, L, D / H)
         return self.out(seen.transpose(1, 2).flatten(2))  # (B, L, D)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Return what each query gathered; other kinds of attention differ in this alone.
+
+        Parameters
+        ----------
+        queries, keys, values : Tensor of shape (B, H, L, D / H)
+            Heads.
+
+        Returns
+        -------
+        Tensor of shape (B, H, L, D / H)
+            Gathered values.
+        """
+        return scaled_dot_product_attention(queries, keys, values, is_causal=self.causal)
 
 
 def feed_forward(d_model: int, *, dropout: float, factor: int = 4) -> nn.Sequential:
