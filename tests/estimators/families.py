@@ -6,6 +6,7 @@ from typing import Any
 
 from ensemble_kit.estimators import (
     CNNClassifier,
+    FusionClassifier,
     LSTMAttentionClassifier,
     LSTMGRUClassifier,
     SequenceClassifier,
@@ -26,8 +27,18 @@ FAMILIES: dict[str, tuple[type[SequenceClassifier], dict[str, Any]]] = {
 }
 
 
+FAMILIES["fusion"] = (
+    FusionClassifier,
+    {
+        "estimators": [(name, FAMILIES[name][0](**FAMILIES[name][1])) for name in ("cnn", "causal_transformer")],
+        "hidden_size": 8,
+        "learning_rate": 0.01,
+    },
+)
+
+
 def small(family: str, seq_len: int, **parameters: Any) -> SequenceClassifier:
     """Return an unfitted small model."""
     cls, own = FAMILIES[family]
     quick = {"dropout": 0.0, "max_epochs": 40, "batch_size": 32, "learning_rate": 0.05, "random_state": 0}
-    return cls(seq_len, **(quick | own | parameters))
+    return cls(**(quick | own | parameters | {"seq_len": seq_len}))
