@@ -8,16 +8,21 @@ from typing import Any
 import pandas as pd
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.labels.buy_sell_hold import buy_sell_hold
+from ensemble_kit.labels.next_direction import next_direction
 from ensemble_kit.labels.result import Labels
+from ensemble_kit.labels.triple_barrier import triple_barrier
 from ensemble_kit.labels.turns import peak_slope_bottom
 from ensemble_kit.sessions import Session
 
 __all__ = ["label_bars"]
 
-_FUNCTIONS: dict[str, Callable[..., Labels]] = {"peak_slope_bottom": peak_slope_bottom}
+_FUNCTIONS: dict[str, Callable[..., Labels]] = {
+    function.__name__: function for function in (buy_sell_hold, next_direction, peak_slope_bottom, triple_barrier)
+}
 
 
-def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any]) -> Labels:
+def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any], *, side: pd.Series[Any] | None = None) -> Labels:
     """Label bars by a definition: a function's name and its parameters.
 
     Parameters
@@ -26,6 +31,8 @@ def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any]) -> Labels:
         Bars of one instrument or a panel.
     definition : mapping
         `Labels.definition`: the function's name under ``label``, and its parameters.
+    side : Series, default=None
+        The bets on these bars, for meta-labels: they are no part of a definition.
 
     Returns
     -------
@@ -50,6 +57,8 @@ def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any]) -> Labels:
     for name in ("session", "clip_session"):
         if isinstance(parameters.get(name), Mapping):
             parameters[name] = Session(**parameters[name])
+    if side is not None:
+        parameters["side"] = side
     name = parameters.pop("label", None)
     if name not in _FUNCTIONS:
         raise EnsembleKitError(f"`definition` must name one of {', '.join(_FUNCTIONS)} under 'label'; got {name!r}.")

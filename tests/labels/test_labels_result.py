@@ -60,6 +60,23 @@ def test_summary():
     assert small([1.0, -1.0, 1.0, np.nan]).horizon().name == small([1.0] * 4).labels.name
 
 
+def test_numbers_that_are_classes_come_out_whole():
+    labels = small([1.0, -1.0, 1.0, np.nan])
+    X, y = labels.align(pd.DataFrame({"a": range(4)}, index=DAYS))
+    assert y.dtype == np.int64
+    assert y.tolist() == [1, -1, 1]
+    assert repr(labels) == "<Labels small: 3 of 4 rows known; H0: 1 66.67%, -1 33.33%>"
+
+
+def test_quantities_are_described():
+    frame = pd.DataFrame({"up": [0.5, 1.5, 2.5, np.nan], "down": [1.0, 2.0, 4.0, np.nan]}, index=DAYS)
+    labels = Labels(frame, pd.Series(DAYS, index=DAYS), pd.Series([1.0, 0, 1, 1], index=DAYS), {"label": "small"})
+    assert labels.align(frame)[1].equals(frame.iloc[:3])
+    assert labels.summary().loc["up", ["mean", "std", "max"]].tolist() == [1.5, 1.0, 2.5]
+    assert repr(labels).startswith("<Labels small: 3 of 4 rows known (1 of weight 0); up: count 3, mean 1.5, std 1,")
+    assert "<td>2.333</td>" in labels._repr_html_()
+
+
 def test_repr():
     assert repr(small(["up", "down", "up", None])) == "<Labels small: 3 of 4 rows known; H0: up 66.67%, down 33.33%>"
     assert repr(small([None] * 4)) == "<Labels small: 0 of 4 rows known; H0: nothing>"

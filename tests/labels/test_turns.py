@@ -301,7 +301,10 @@ def test_label_bars_round_trip(clip_session):
 
 
 def test_label_bars_names_what_there_is():
-    with pytest.raises(EnsembleKitError, match="one of peak_slope_bottom under 'label'; got 'waves'"):
+    with pytest.raises(
+        EnsembleKitError,
+        match="one of buy_sell_hold, next_direction, peak_slope_bottom, triple_barrier under 'label'; got 'waves'",
+    ):
         label_bars(random_bars(50), {"label": "waves"})
     with pytest.raises(EnsembleKitError, match="got None"):
         label_bars(random_bars(50), {})
