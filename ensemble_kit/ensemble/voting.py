@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.model_selection import check_cv
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
@@ -31,8 +30,8 @@ from ensemble_kit.validation import (
     REFIT,
     RowUsage,
     WalkForwardSplit,
-    check_fold,
     check_panel_index,
+    checked_folds,
     fit_on_rows,
     lookback,
     predict_on_rows,
@@ -212,12 +211,9 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
             If members, folds, targets or weights cannot be used as they are.
         """
         data = self._validated(X, y, sample_weight)
-        cv = WalkForwardSplit(3) if self.cv is None else check_cv(self.cv)
-        folds = [*cv.split(data.X, data.y)]
-        for fold, (train, test) in enumerate(folds):
-            check_fold(data.keys, train, test, fold)
-        usage = RowUsage()
+        folds = checked_folds(WalkForwardSplit(3) if self.cv is None else self.cv, data.X, data.y, data.keys)
         n, single = len(data.keys.time), data.targets.single
+        usage = RowUsage(n)
         self._classes, self._single = data.targets.classes, single
         self.classes_ = self._classes if single else [self._classes] * data.targets.n_horizons
         self._index, self._n_rows, self._panel = pack_index(data.keys.index), n, data.keys.panel
@@ -279,9 +275,10 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
                 if rows.any():
                     self._fold_scores[k, m] = _fold_score(y[rows], proba[rows], self._classes, self.events)
         self._weights = voting_weights(self._scores, power=self.power)
+        stages = {"calibrate": self.calibrator is not None, "score": True, "weigh": self.power != 0}
         for k in range(n_folds):
             rows = np.flatnonzero((self.fold_ == k) & (data.weights > 0))
-            for role in ("calibrate", "score", "weigh"):
+            for role in (role for role, happens in stages.items() if happens):
                 usage.add(k, ALL_MEMBERS, role, rows)
 
     def _new_calibrator(self) -> Any:
@@ -412,7 +409,7 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
     @property
     def row_usage_(self) -> RowUsage:
         """Which rows each stage saw."""
-        usage = RowUsage()
+        usage = RowUsage(self._n_rows)
         usage.entries = list(self._usage)
         return usage
 

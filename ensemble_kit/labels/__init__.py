@@ -6,17 +6,15 @@ from ensemble_kit.labels.events import average_uniqueness, cusum_events, ewm_vol
 from ensemble_kit.labels.next_direction import next_direction
 from ensemble_kit.labels.result import Labels
 from ensemble_kit.labels.triple_barrier import triple_barrier
-from ensemble_kit.labels.turns import TurnLegs, left_legs, peak_slope_bottom
+from ensemble_kit.labels.turns import peak_slope_bottom
 
 __all__ = [
     "Labels",
-    "TurnLegs",
     "average_uniqueness",
     "buy_sell_hold",
     "cusum_events",
     "ewm_volatility",
     "label_bars",
-    "left_legs",
     "next_direction",
     "peak_slope_bottom",
     "triple_barrier",

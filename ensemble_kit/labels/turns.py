@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -10,15 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ensemble_kit.atr import average_true_range
 from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.labels._blocks import Blocks
-from ensemble_kit.labels._extremes import extremes_before, find_turns
+from ensemble_kit.labels._extremes import find_turns
 from ensemble_kit.labels.result import Labels, plain_parameters
 from ensemble_kit.sessions import Session
 
-__all__ = ["TurnLegs", "left_legs", "peak_slope_bottom"]
+__all__ = ["peak_slope_bottom"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -131,44 +129,3 @@ def _named(blocks: Blocks, turn: NDArray[np.int8], known: NDArray[np.bool_]) -> 
     if len(names) == 1:
         return pd.Series(classes[:, 0], index=blocks.index, name="H0", dtype="str")
     return pd.DataFrame(classes, index=blocks.index, columns=names, dtype="str")
-
-
-@dataclass(frozen=True)
-class TurnLegs:
-    """How far, in ATR(14), a new extreme lies from the other end of the window before it.
-
-    Attributes
-    ----------
-    peak, bottom : ndarray of float64, shape (n,)
-        The left leg where the bar's high (low) is a strict new extreme of the last `w`
-        bars, 0 elsewhere. Row t sees rows <= t.
-    """
-
-    peak: FloatArray
-    bottom: FloatArray
-
-
-def left_legs(bars: pd.DataFrame, *, w: int = 36) -> TurnLegs:
-    """Measure the half of a turn that is known at its bar: new extreme and left leg.
-
-    Parameters
-    ----------
-    bars : DataFrame of shape (n, n_columns)
-        Bars of one instrument or a panel.
-    w : int, default=36
-        Bars of the left window.
-
-    Returns
-    -------
-    TurnLegs
-        In the order of the bars' rows.
-    """
-    blocks = Blocks.of(bars)
-    high, low = blocks.floats(bars, "high", "low")
-    top, floor = extremes_before(high, low, blocks.start, w)
-    atr = blocks.take(average_true_range(bars))
-    # Where prices stood still the ATR is 0, and there is no new extreme either.
-    unit = np.where(atr > 0, atr, np.nan)
-    peak = np.where(high > top, (high - floor) / unit, 0.0)
-    bottom = np.where(low < floor, (top - low) / unit, 0.0)
-    return TurnLegs(blocks.put(np.nan_to_num(peak)), blocks.put(np.nan_to_num(bottom)))

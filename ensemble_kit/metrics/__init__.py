@@ -1,5 +1,6 @@
 """Scores that know horizons and weights, and the nulls without which a score says nothing."""
 
+from ensemble_kit.metrics.bootstrap import block_bootstrap_mean
 from ensemble_kit.metrics.classification import (
     auc_pr,
     auc_pr_by_class,
@@ -8,9 +9,22 @@ from ensemble_kit.metrics.classification import (
     calibration_slope,
     expected_calibration_error,
 )
+from ensemble_kit.metrics.comparison import compare_scores, score_interval
 from ensemble_kit.metrics.economic import next_open_return
-from ensemble_kit.metrics.nulls import block_bootstrap_mean, shifted_label_scores, surrogate_bars, turn_rule
+from ensemble_kit.metrics.importance import permutation_importance
+from ensemble_kit.metrics.information import ic_summary, information_coefficient
+from ensemble_kit.metrics.nulls import shift_labels, shifted_label_scores
+from ensemble_kit.metrics.rules import causal_rule, turn_rule
 from ensemble_kit.metrics.scorers import AUCPRScorer, BrierScorer
+from ensemble_kit.metrics.surrogates import random_walk_bars, surrogate_bars
+from ensemble_kit.metrics.waves import (
+    direction_of,
+    loss_rate,
+    sideways_precision,
+    slope_threshold,
+    up_down_ratio,
+    wave_scores,
+)
 
 __all__ = [
     "AUCPRScorer",
@@ -21,9 +35,23 @@ __all__ = [
     "brier_score",
     "brier_skill",
     "calibration_slope",
+    "causal_rule",
+    "compare_scores",
+    "direction_of",
     "expected_calibration_error",
+    "ic_summary",
+    "information_coefficient",
+    "loss_rate",
     "next_open_return",
+    "permutation_importance",
+    "random_walk_bars",
+    "score_interval",
+    "shift_labels",
     "shifted_label_scores",
+    "sideways_precision",
+    "slope_threshold",
     "surrogate_bars",
     "turn_rule",
+    "up_down_ratio",
+    "wave_scores",
 ]

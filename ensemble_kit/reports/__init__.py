@@ -3,6 +3,7 @@
 from ensemble_kit.reports._canvas import save_figure
 from ensemble_kit.reports.album import save_pictures
 from ensemble_kit.reports.equity import plot_equity
+from ensemble_kit.reports.folds import plot_folds
 from ensemble_kit.reports.holdout import HoldoutReport, evaluate_holdout
 from ensemble_kit.reports.labels import plot_labels
 from ensemble_kit.reports.reliability import plot_reliability
@@ -13,6 +14,7 @@ __all__ = [
     "HoldoutReport",
     "evaluate_holdout",
     "plot_equity",
+    "plot_folds",
     "plot_labels",
     "plot_reliability",
     "plot_signals",

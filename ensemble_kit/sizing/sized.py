@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.model_selection import check_cv
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
@@ -19,6 +18,7 @@ from ensemble_kit.sizing.kelly import KellySizer
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba
 from ensemble_kit.validation import (
     ALL_MEMBERS,
+    REFIT,
     RowUsage,
     WalkForwardSplit,
     final_estimator,
@@ -150,7 +150,7 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._classes = targets.classes
         for k in np.unique(fold):
             usage.add(int(k), ALL_MEMBERS, "size", rows[(fold == k) & (given > 0)])
-        self._usage = usage.check().entries
+        self._usage, self._n_rows = usage.check().entries, len(X)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
@@ -169,11 +169,13 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if hasattr(ensemble, "out_of_fold"):
             rows, proba = ensemble.out_of_fold()
             return rows, proba, ensemble.fold_[rows], ensemble.row_usage_
-        cv = WalkForwardSplit(3) if self.cv is None else check_cv(self.cv)
+        cv = WalkForwardSplit(3) if self.cv is None else self.cv
         y = y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
-        out = walk_forward_predict(self.model, X, y, cv=cv, sample_weight=weights)
-        rows = np.flatnonzero(out.covered)
-        return rows, np.exp(out.log_proba[rows]), out.fold[rows], out.usage
+        out = walk_forward_predict(self.model, X, y, cv=cv, method="predict_proba", sample_weight=weights)
+        learned = np.arange(len(y)) if weights is None else np.flatnonzero(weights)
+        for role, used in getattr(ensemble, "row_usage_", {"fit": learned}).items():
+            out.usage.add(REFIT, "model", role, used)
+        return np.flatnonzero(out.covered), out.predictions, out.fold[out.covered], out.usage
 
     def predict_position(self, X: Any) -> NDArray[np.float64]:
         """Return the position to hold after each bar.
@@ -266,6 +268,6 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @property
     def row_usage_(self) -> RowUsage:
         """Which rows each stage saw."""
-        usage = RowUsage()
+        usage = RowUsage(self._n_rows)
         usage.entries = list(self._usage)
         return usage

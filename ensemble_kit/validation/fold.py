@@ -3,127 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_consistent_length, has_fit_parameter
+from sklearn.utils.validation import has_fit_parameter
 
-from ensemble_kit.bars import RowKeys, row_keys
+from ensemble_kit.bars import RowKeys
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
-from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba
+from ensemble_kit.validation._answers import PROBABILITIES, ask
 from ensemble_kit.validation.lookback import lookback, rows_with_history
-from ensemble_kit.validation.split import check_fold
-from ensemble_kit.validation.usage import RowUsage
 
 __all__ = [
-    "OutOfFold",
     "check_panel_index",
     "final_estimator",
     "fit_on_rows",
+    "learns_classes",
     "predict_on_rows",
     "take_rows",
-    "walk_forward_predict",
     "weight_parameters",
 ]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Out-of-fold log-probabilities and who saw what.
-
-    Attributes
-    ----------
-    log_proba : ndarray of float64, shape (n, H, K)
-        NaN on rows that no test block covered.
-    covered : ndarray of bool, shape (n,)
-        Which rows a test block covered.
-    classes : ndarray of shape (K,)
-        The labels of the columns.
-    fold : ndarray of int64, shape (n,)
-        The fold that predicted each row, -1 for none.
-    usage : RowUsage
-        Rows fitted on, stopped on and scored, by fold.
-    """
-
-    log_proba: FloatArray
-    covered: NDArray[np.bool_]
-    classes: NDArray[Any]
-    fold: IntArray
-    usage: RowUsage
-
-
-def walk_forward_predict(estimator: Any, X: Any, y: Any, *, cv: Any, sample_weight: Any = None) -> OutOfFold:
-    """Predict each test block of a walk-forward with a model fitted on the rows before it.
-
-    Parameters
-    ----------
-    estimator : classifier or Pipeline
-        Cloned for each fold.
-    X : DataFrame or array of shape (n, n_features)
-        Columns (or bars, for a Pipeline that begins with features), in time order.
-    y : array-like of shape (n,) or (n, H)
-        Targets, one column a horizon.
-    cv : splitter
-        Usually `WalkForwardSplit`; each fold must train on the past of its test rows.
-    sample_weight : array-like of shape (n,), default=None
-        0 for rows that are history only.
-
-    Returns
-    -------
-    OutOfFold
-        Log-probabilities in the shape (n, H, K), with a mask of covered rows.
-
-    Raises
-    ------
-    LeakageError
-        If a fold's training rows do not all precede its test rows.
-    EnsembleKitError
-        If rows have weights that the estimator does not take.
-
-    Notes
-    -----
-    `validation.lookback` rows stand in front of every fold, and rows that a purge left out
-    between training rows stay there as history of weight 0: windows hold the real bars. A
-    fold whose training rows have one class only predicts it, and warns.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> from ensemble_kit.validation import WalkForwardSplit, walk_forward_predict
-    >>> X = np.random.default_rng(0).normal(size=(80, 2))
-    >>> out = walk_forward_predict(LogisticRegression(), X, X[:, 0] > 0, cv=WalkForwardSplit(3, purge=0))
-    >>> out.log_proba.shape, int(out.covered.sum())
-    ((80, 1, 2), 60)
-    """
-    check_panel_index(X, y)
-    X = X if isinstance(X, pd.DataFrame) else np.asarray(X)
-    keys = row_keys(X)
-    targets = Targets.encode(y)
-    check_consistent_length(X, targets.codes)
-    weights = check_row_weights(sample_weight, len(keys.time))
-    labels = targets.decode(targets.codes)
-    log_proba = np.full((len(keys.time), targets.n_horizons, len(targets.classes)), np.nan)
-    which = np.full(len(keys.time), -1, dtype=np.int64)
-    usage = RowUsage()
-    for fold, (train, test) in enumerate(cv.split(X, y)):
-        check_fold(keys, train, test, fold)
-        fitted, used = fit_on_rows(estimator, X, labels, weights, train, keys)
-        log_proba[test] = predict_on_rows(fitted, X, test, keys, targets.classes)
-        which[test] = fold
-        for role, rows in used.items():
-            usage.add(fold, "model", role, rows)
-        usage.add(fold, "model", "score", test[weights[test] > 0])
-    return OutOfFold(log_proba, which >= 0, targets.classes, which, usage.check())
 
 
 def fit_on_rows(
@@ -133,12 +39,12 @@ def fit_on_rows(
 
     Parameters
     ----------
-    estimator : classifier or Pipeline
-        What to clone and fit.
+    estimator : estimator or Pipeline
+        What to clone and fit: a classifier, a regressor, or anything fitted on X and y.
     X : frame or array of n rows
         All rows.
     y : ndarray of shape (n,) or (n, H)
-        Labels of all rows. Those of `rows` alone are used: history rows in between get the
+        Labels (or numbers) of all rows. Those of `rows` alone are used: history rows in between get the
         label of a learned row before them, since a step may learn from y but take no weights.
     weights : ndarray of shape (n,)
         0 for rows that are history only.
@@ -175,7 +81,7 @@ def fit_on_rows(
             "`sample_weight` must be above 0 on some training rows of every fold; one fold has none. "
             "Give more rows, or larger folds."
         )
-    if _is_constant(y[fit]) and not _is_constant(y[weights > 0]):
+    if learns_classes(model) and _is_constant(y[fit]) and not _is_constant(y[weights > 0]):
         warnings.warn(
             f"Training rows before {keys.axis()[fit.max()]} have the class {y[fit[0]]} only: they teach nothing, and "
             "a constant stands in for the model. Give more bars, or fewer folds.",
@@ -203,12 +109,36 @@ def _is_constant(y: NDArray[Any]) -> bool:
     return bool((y == y.flat[0]).all())
 
 
-def predict_on_rows(fitted: Any, X: Any, rows: IntArray, keys: RowKeys, classes: NDArray[Any]) -> FloatArray:
-    """Predict log-probabilities of some rows, with the model's history in front of them.
+def learns_classes(estimator: Any) -> bool:
+    """Return whether an estimator's targets are classes, which folds may lack, and not numbers.
 
     Parameters
     ----------
-    fitted : classifier or Pipeline
+    estimator : estimator or Pipeline
+        Any. A classifier says so by scikit-learn's tag, or by having probabilities.
+
+    Returns
+    -------
+    bool
+        Whether they are.
+    """
+    return bool(is_classifier(estimator)) or any(hasattr(estimator, method) for method in PROBABILITIES)
+
+
+def predict_on_rows(
+    fitted: Any,
+    X: Any,
+    rows: IntArray,
+    keys: RowKeys,
+    classes: NDArray[Any] | None = None,
+    *,
+    method: str = "predict_log_proba",
+) -> NDArray[Any]:
+    """Predict some rows, with the model's history in front of them.
+
+    Parameters
+    ----------
+    fitted : estimator or Pipeline
         A fitted model.
     X : frame or array of n rows
         All rows.
@@ -216,17 +146,26 @@ def predict_on_rows(fitted: Any, X: Any, rows: IntArray, keys: RowKeys, classes:
         Positions to predict.
     keys : RowKeys
         Time and instrument of all rows.
-    classes : ndarray of shape (K,)
-        Labels of the columns wanted.
+    classes : ndarray of shape (K,), default=None
+        Labels of the columns wanted; None for a model without classes.
+    method : str, default="predict_log_proba"
+        What to ask the model.
 
     Returns
     -------
-    ndarray of float64, shape (len(rows), H, K)
-        Log-probabilities.
+    ndarray of shape (len(rows), ...)
+        Probabilities or their logs in the shape (len(rows), H, K), placed by class: one
+        that the model never saw has probability 0, or the log floor. The answer of any
+        other method is as the model gives it.
+
+    Raises
+    ------
+    EnsembleKitError
+        If the model has no such method, answers other rows than those it was given, or
+        scores other classes by `decision_function` than those wanted.
     """
     span = rows_with_history(keys, rows, lookback(fitted))
-    log_proba = predict_log_proba(fitted, take_rows(X, span), classes)
-    return log_proba[np.searchsorted(span, rows)]
+    return ask(fitted, take_rows(X, span), method, classes)[np.searchsorted(span, rows)]
 
 
 def weight_parameters(estimator: Any, weights: FloatArray) -> dict[str, Any]:

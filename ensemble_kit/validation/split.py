@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from numbers import Integral
 from typing import Any
 
@@ -14,38 +15,52 @@ from sklearn.model_selection import BaseCrossValidator
 
 from ensemble_kit.bars import RowKeys, pack_index, row_keys, unpack_index
 from ensemble_kit.exceptions import EnsembleKitError, LeakageError
+from ensemble_kit.validation._known import known_after_bars, known_at_t1
+from ensemble_kit.validation._sizes import place_blocks
 
 __all__ = ["WalkForwardSplit", "check_fold"]
 
 IntArray = NDArray[np.int64]
 
-_NEVER = np.iinfo(np.int64).max
-
 
 class WalkForwardSplit(BaseCrossValidator):
-    """Expanding walk-forward folds, purged by when each label was known.
+    """Walk-forward folds, expanding or rolling, purged by when each label was known.
 
     Parameters
     ----------
     n_splits : int, default=3
-        Folds. The test blocks are the newest `n_splits * test_size` times, in order.
+        Folds. The test blocks follow one another and end at the last time.
     t1 : Series, default=None
         The time of the last bar each row's label looked at, on X's index (positions for
-        arrays), as the label functions give it. A training row stays if its `t1` is
-        before the first test bar. Rows are looked up by index, so slices of X work.
+        arrays), as the label functions give it. A row trains if its `t1` is before the
+        first test bar; one whose label was never known (NaT) does not. Rows are looked up
+        by index, so the `t1` of all bars serves any rows of them, in any time zone.
     purge : int, default=None
-        Instead of `t1`: how many times (bars) before the test block to leave out.
-    test_size : int or float, default=None
-        Times a test block, or their share; None for `n_times // (n_splits + 1)`.
+        Instead of `t1`: how many bars of each instrument, the newest before the test block,
+        to leave out. Exact for labels that look so many of their own bars ahead, however
+        seldom an instrument trades.
+    train_size : int, float, str or timedelta, default=None
+        None for all rows before the test block (expanding). Else the window (rolling): a
+        number of distinct times, their share, or elapsed time such as ``"90D"``. It ends
+        right before the first test bar, and purging takes from it.
+    test_size : int, float, str or timedelta, default=None
+        The same for each test block. None for equal parts: `n_times // (n_splits + 1)`, or,
+        behind a rolling window, as many times as let the blocks fill what it leaves.
 
     See Also
     --------
     ensemble_kit.validation.walk_forward_predict : Out-of-fold predictions on these folds.
+    ensemble_kit.reports.plot_folds : A picture of them.
 
     Notes
     -----
     Panels are split by time, never by instrument. With neither `t1` nor `purge` a warning
     says that labels which look ahead would leak.
+
+    Elapsed time has 24 hours a day, also where clocks change: folds are the same in every
+    zone. With T the last time, test blocks are ..., (T - 2d, T - d], (T - d, T], and a
+    window is [first test bar - d, first test bar). A block without bars is refused, and so
+    is a window that begins before the first bar.
 
     Examples
     --------
@@ -55,6 +70,16 @@ class WalkForwardSplit(BaseCrossValidator):
     ...     print(train, test)
     [0 1 2] [4 5]
     [0 1 2 3 4] [6 7]
+
+    Rolling, in calendar time:
+
+    >>> import pandas as pd
+    >>> days = pd.DataFrame({"close": 1.0}, index=pd.date_range("2024-01-01", periods=200))
+    >>> WalkForwardSplit(2, purge=5, train_size="90D", test_size="30D").folds(days)
+         train_start  train_end  n_train  n_purged test_start   test_end  n_test
+    fold
+    0     2024-02-20 2024-05-14       85         5 2024-05-20 2024-06-18      30
+    1     2024-03-21 2024-06-13       85         5 2024-06-19 2024-07-18      30
     """
 
     def __init__(
@@ -63,11 +88,13 @@ class WalkForwardSplit(BaseCrossValidator):
         *,
         t1: pd.Series[Any] | None = None,
         purge: int | None = None,
-        test_size: float | None = None,
+        train_size: float | str | timedelta | None = None,
+        test_size: float | str | timedelta | None = None,
     ) -> None:
         self.n_splits = n_splits
         self.t1 = t1
         self.purge = purge
+        self.train_size = train_size
         self.test_size = test_size
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:  # noqa: ARG002
@@ -102,30 +129,60 @@ class WalkForwardSplit(BaseCrossValidator):
 
         Raises
         ------
+        BarsError
+            If the times of X are unsorted, repeated or missing.
         EnsembleKitError
             If the folds cannot be filled.
         LeakageError
             If `t1` is on another index, or before its own row.
         """
-        keys = row_keys(X)
-        self._check_parameters()
-        known = self._label_times(keys)
-        times, which = np.unique(keys.time, return_inverse=True)
-        size = self._block_size(len(times))
-        for fold in range(self.n_splits):
-            start = len(times) - (self.n_splits - fold) * size
-            test = np.flatnonzero((which >= start) & (which < start + size))
-            if known is not None:
-                train = np.flatnonzero((which < start) & (known < times[start]))
-            else:
-                train = np.flatnonzero(which < start - (self.purge or 0))
-            if len(train) == 0:
-                raise EnsembleKitError(
-                    f"`n_splits`={self.n_splits} with test blocks of {size} times must leave training rows; fold "
-                    f"{fold} has none after purging. Give more bars ({len(times)} times now), fewer folds or a smaller "
-                    "`test_size`."
-                )
+        for _, train, test in self._folds(row_keys(X), X):
             yield train, test
+
+    def folds(self, X: Any) -> pd.DataFrame:
+        """Return when each fold trains and tests, and on how many rows.
+
+        Parameters
+        ----------
+        X : DataFrame, Series or array of shape (n, ...)
+            What `split` would get.
+
+        Returns
+        -------
+        DataFrame of shape (n_splits, 7)
+            By fold, `train_start`, `train_end`, `test_start` and `test_end`: the times of the
+            first and last rows (positions for arrays); `n_train` and `n_test`: numbers of
+            rows; `n_purged`: rows of the window that do not train.
+        """
+        keys = row_keys(X)
+        axis = keys.axis()
+        rows = []
+        for first, train, test in self._folds(keys, X):
+            row = {"train_start": axis[train[0]], "train_end": axis[train[-1]], "n_train": len(train)}
+            row |= {"n_purged": int(test[0]) - first - len(train)}
+            row |= {"test_start": axis[test[0]], "test_end": axis[test[-1]], "n_test": len(test)}
+            rows.append(row)
+        return _FoldTable(rows, index=pd.RangeIndex(len(rows), name="fold"))
+
+    def _folds(self, keys: RowKeys, X: Any) -> Iterator[tuple[int, IntArray, IntArray]]:
+        """Yield each fold's first row that might train, training rows and test rows."""
+        self._check_parameters()
+        times, rows = np.unique(keys.time, return_index=True)
+        blocks = place_blocks(
+            keys.axis()[rows], int(self.n_splits), train_size=self.train_size, test_size=self.test_size
+        )
+        bounds = np.append(rows, len(keys.time))[blocks].tolist()
+        known = known_after_bars(keys, self.purge or 0) if self.t1 is None else known_at_t1(self.t1, X, keys)
+        for fold, (first, start, _) in enumerate(bounds):  # all of them before the first is used
+            if not (known[first:start] < keys.time[start]).any():
+                raise EnsembleKitError(
+                    f"`n_splits`={self.n_splits} must leave training rows to every fold; fold {fold} has none after "
+                    f"purging its {start - first} rows before {keys.axis()[start]}. Give more bars ({len(times)} times "
+                    "now), fewer folds, a smaller `test_size` or a larger `train_size`."
+                )
+        for first, start, stop in bounds:
+            train = first + np.flatnonzero(known[first:start] < keys.time[start])
+            yield first, train, np.arange(start, stop, dtype=np.int64)
 
     def _check_parameters(self) -> None:
         if not isinstance(self.n_splits, Integral) or self.n_splits < 1:
@@ -143,76 +200,26 @@ class WalkForwardSplit(BaseCrossValidator):
                 "`WalkForwardSplit` has neither `t1` nor `purge`: labels that look ahead leak across fold borders. "
                 "Give `t1=labels.t1`, or `purge=0` where labels look at their own bar only.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-
-    def _block_size(self, n_times: int) -> int:
-        size = self.test_size
-        if size is None:
-            size = n_times // (self.n_splits + 1)
-        elif not isinstance(size, Integral) and 0 < size < 1:
-            size = int(n_times * size)
-        elif not isinstance(size, Integral) or size < 1:
-            raise EnsembleKitError(
-                f"`test_size` must be a number of bars or a share between 0 and 1; got {self.test_size!r}."
-            )
-        if size < 1 or self.n_splits * size >= n_times:
-            raise EnsembleKitError(
-                f"`X` must have more times than {self.n_splits} test blocks of {max(int(size), 1)}; got {n_times}. "
-                f"Give more bars, fewer folds or a smaller `test_size` (n_samples={n_times} is too few)."
-            )
-        return int(size)
-
-    def _label_times(self, keys: RowKeys) -> IntArray | None:
-        """Return each row's t1 in the units of `keys.time`; never known is the largest integer."""
-        if self.t1 is None:
-            return None
-        if pd.api.types.is_numeric_dtype(self.t1.dtype) != (keys.index is None):
-            raise LeakageError(
-                "`t1` must hold times where X has an index of times, positions where it has none; "
-                f"got {self.t1.dtype}. Pass X as a frame with the index of the labelled bars; behind a transformer, "
-                "call `set_output(transform='pandas')` on it."
-            )
-        if keys.index is None:
-            if len(self.t1) != len(keys.time):
-                raise LeakageError(
-                    f"`t1` must have a value for each of the {len(keys.time)} rows of an array; got {len(self.t1)}. "
-                    "Pass X as a frame with its index, so that rows can be looked up."
-                )
-            values = self.t1
-        else:
-            if self.t1.index.has_duplicates:
-                raise LeakageError("`t1` must have each row of its index once; got repeated rows. Drop them.")
-            at = self.t1.index.get_indexer(keys.index)
-            if (at < 0).any():
-                row = int(np.argmax(at < 0))
-                raise LeakageError(
-                    f"`t1` must be on the index of X; {keys.index[row]} (row {row}) is not in it, "
-                    f"{int((at < 0).sum())} row(s) in all. Pass the `t1` of the labels made from these very bars."
-                )
-            values = self.t1.iloc[at]
-        known = _as_numbers(values, keys)
-        if (known < keys.time).any():
-            row = int(np.argmax(known < keys.time))
-            raise LeakageError(
-                f"`t1` must not lie before its own row; row {row} has {values.iloc[row]}. "
-                "It is the time of the last bar that the label looked at."
-            )
-        return known
 
     def __repr__(self) -> str:
-        t1 = None if self.t1 is None else f"<{len(self.t1)} rows>"
-        return f"WalkForwardSplit({self.n_splits}, t1={t1}, purge={self.purge}, test_size={self.test_size})"
+        given = [str(self.n_splits), *([] if self.t1 is None else [f"t1=<{len(self.t1)} rows>"])]
+        others = {"purge": self.purge, "train_size": self.train_size, "test_size": self.test_size}
+        given += [f"{name}={value!r}" for name, value in others.items() if value is not None]
+        return f"WalkForwardSplit({', '.join(given)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A frame's pickle needs pandas' own classes: plain arrays let any safe format store the splitter.
+        # A frame's pickle needs pandas' own classes: plain arrays and strings let any safe format store the splitter.
         state = self.__dict__.copy()
+        for name in ("train_size", "test_size"):
+            if isinstance(state[name], timedelta | np.timedelta64):
+                state[name] = str(pd.Timedelta(state[name]))
         if self.t1 is not None:
             values = self.t1
-            times = isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M"
             state["t1"] = {
                 "index": pack_index(values.index),
-                "value": pack_index(pd.DatetimeIndex(values)) if times else values.to_numpy(),
+                "value": pack_index(pd.DatetimeIndex(values)) if values.dtype.kind == "M" else values.to_numpy(),
             }
         return state
 
@@ -225,14 +232,15 @@ class WalkForwardSplit(BaseCrossValidator):
         self.__dict__.update(state)
 
 
-def _as_numbers(values: pd.Series[Any], keys: RowKeys) -> IntArray:
-    missing = values.isna().to_numpy()
-    if keys.index is None:
-        numbers = values.fillna(0).to_numpy(np.int64)
-    else:
-        numbers = pd.DatetimeIndex(values).as_unit("ns").asi8.copy()
-    numbers[missing] = _NEVER
-    return numbers
+class _FoldTable(pd.DataFrame):
+    """A frame that prints all its columns, below one another where they are too wide."""
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.to_string(line_width=pd.get_option("display.width"))
 
 
 def check_fold(keys: RowKeys, train: IntArray, test: IntArray, fold: int) -> None:

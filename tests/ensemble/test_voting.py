@@ -142,6 +142,15 @@ def test_calibrator_none_and_power_zero():
     vote = WalkForwardVotingClassifier(MEMBERS, cv=CV, calibrator=None, power=0).fit(X, y)
     assert vote.temperatures_.isna().all(axis=None)
     np.testing.assert_array_equal(vote.weights_, 0.5)
+    # What did not happen is not on record.
+    assert {entry["role"] for entry in vote.row_usage_.entries} == {"fit", "score"}
+
+
+def test_a_row_is_tested_once():
+    X, y = problem()
+    folds = [(np.arange(100), np.arange(100, 250)), (np.arange(150), np.arange(200, 400))]
+    with pytest.raises(EnsembleKitError, match=r"`cv` must test each row once; fold 1 tests 50 row\(s\) again"):
+        WalkForwardVotingClassifier(MEMBERS, cv=folds).fit(X, y)
 
 
 def test_events_choose_the_classes_that_count():

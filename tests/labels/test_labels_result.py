@@ -62,7 +62,7 @@ def test_summary():
 
 def test_numbers_that_are_classes_come_out_whole():
     labels = small([1.0, -1.0, 1.0, np.nan])
-    X, y = labels.align(pd.DataFrame({"a": range(4)}, index=DAYS))
+    _, y = labels.align(pd.DataFrame({"a": range(4)}, index=DAYS))
     assert y.dtype == np.int64
     assert y.tolist() == [1, -1, 1]
     assert repr(labels) == "<Labels small: 3 of 4 rows known; H0: 1 66.67%, -1 33.33%>"

@@ -8,7 +8,8 @@ import pytest
 
 from ensemble_kit.datasets import make_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
-from ensemble_kit.labels import label_bars, left_legs, peak_slope_bottom
+from ensemble_kit.labels import label_bars, peak_slope_bottom
+from ensemble_kit.metrics import turn_rule
 from ensemble_kit.sessions import Session, session_times
 
 NEW_YORK = Session("09:30", "16:00", "America/New_York")
@@ -248,9 +249,7 @@ def test_prices_that_stand_still():
     bars = random_bars(60)
     bars[["open", "high", "low", "close"]] = 5.0
     assert {*peak_slope_bottom(bars, w=6, k=0).labels.dropna()} == {"slope"}
-    legs = left_legs(bars, w=6)
-    assert not legs.peak.any()
-    assert not legs.bottom.any()
+    assert not turn_rule(bars, w=6).any(axis=None)
 
 
 def test_no_prices_at_all():
@@ -263,9 +262,9 @@ def test_no_prices_at_all():
 # ------------------------------------------------------------------------------- legs
 
 
-def test_left_legs_equal_brute_force():
+def test_left_legs_of_the_rule_equal_brute_force():
     bars = random_bars(120, instruments=["A", "B"], holes=0.05)
-    legs = left_legs(bars, w=9)
+    legs = turn_rule(bars, w=9).to_numpy()
     for part, rows in one_at_a_time(bars):
         high, low, atr = part["high"].to_numpy(), part["low"].to_numpy(), wilder(part)
         for t, row in enumerate(rows):
@@ -274,16 +273,15 @@ def test_left_legs_equal_brute_force():
             if past and not np.isnan(atr[t]):
                 peak = (high[t] - low[past].min()) / atr[t] if high[t] > high[past].max() else 0.0
                 bottom = (high[past].max() - low[t]) / atr[t] if low[t] < low[past].min() else 0.0
-            assert (legs.peak[row], legs.bottom[row]) == (pytest.approx(peak), pytest.approx(bottom))
-    assert (legs.peak > 0).any()
-    assert (legs.bottom > 0).any()
+            assert (legs[row, 0], legs[row, 1]) == (pytest.approx(peak), pytest.approx(bottom))
+    assert (legs > 0).any(axis=0).all()
 
 
 def test_every_turn_has_its_left_leg():
     bars = random_bars()
-    labels, legs = peak_slope_bottom(bars, w=6, k=1.5).labels, left_legs(bars, w=6)
-    assert (legs.peak[labels == "peak"] >= 1.5).all()
-    assert (legs.bottom[labels == "bottom"] >= 1.5).all()
+    labels, legs = peak_slope_bottom(bars, w=6, k=1.5).labels, turn_rule(bars, w=6)
+    assert (legs["peak"][labels == "peak"] >= 1.5).all()
+    assert (legs["bottom"][labels == "bottom"] >= 1.5).all()
 
 
 # ------------------------------------------------------------------------- definition

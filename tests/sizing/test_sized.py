@@ -17,11 +17,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ensemble_kit.datasets import make_bars
 from ensemble_kit.ensemble import WalkForwardVotingClassifier
+from ensemble_kit.estimators import LSTMGRUClassifier
 from ensemble_kit.exceptions import EnsembleKitError, LeakageError
 from ensemble_kit.features import SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom
 from ensemble_kit.sizing import KellySizer, SizedClassifier
-from ensemble_kit.validation import RowUsage, WalkForwardSplit, walk_forward_predict
+from ensemble_kit.validation import REFIT, RowUsage, WalkForwardSplit, walk_forward_predict
 
 CV = WalkForwardSplit(3, purge=5)
 N = 400
@@ -47,6 +48,18 @@ def vote(**params):
 
 
 # ------------------------------------------------------------------------ what the sizer is fitted on
+
+
+def test_the_last_fit_of_a_plain_model_is_on_record(data, weights):
+    X, y = data
+    usage = SizedClassifier(LogisticRegression(), cv=CV).fit(X, y, sample_weight=weights).row_usage_
+    np.testing.assert_array_equal(usage.rows("fit", fold=REFIT), np.flatnonzero(weights))
+    with pytest.raises(EnsembleKitError, match="400"):
+        usage.add(REFIT, "model", "fit", [N])
+    network = LSTMGRUClassifier(2, hidden_size=2, n_layers=1, max_epochs=1, random_state=0)
+    usage = SizedClassifier(network, cv=CV).fit(X, y).row_usage_
+    assert usage.rows("stop", fold=REFIT).tolist() == list(range(360, N))
+    assert usage.rows("fit", fold=REFIT).tolist() == list(range(360))
 
 
 @pytest.mark.parametrize("weighted", [False, True])

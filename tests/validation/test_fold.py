@@ -6,7 +6,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.feature_selection import SelectKBest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import KFold
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import GaussianNB
@@ -326,6 +326,17 @@ def test_a_fold_of_one_class_predicts_it_and_warns(model, several):
     assert (constant == [LOG_FLOOR, LOG_FLOOR, 0]).all()
     assert np.unique(out.log_proba[out.fold == 1]).size > 3
     assert out.usage.rows("fit", fold=0).tolist() == list(range(20))
+
+
+def test_numbers_need_no_variety():
+    X, _ = single()
+    y = np.where(np.arange(60) < 30, 0.5, X["a"])
+    fitted, usage = fit_on_rows(make_pipeline(StandardScaler(), Ridge()), X, y, np.ones(60), np.arange(30), row_keys(X))
+    assert isinstance(final_estimator(fitted), Ridge)
+    assert usage["fit"].tolist() == list(range(30))
+    rows = np.array([50, 31])
+    answer = predict_on_rows(fitted, X, rows, row_keys(X), method="predict")
+    np.testing.assert_allclose(answer, [0.5, 0.5])
 
 
 def test_a_target_of_one_class_is_the_models_own_affair():
