@@ -7,8 +7,10 @@ from typing import Any
 from ensemble_kit.estimators import (
     CNNClassifier,
     FusionClassifier,
+    InformerClassifier,
     LSTMAttentionClassifier,
     LSTMGRUClassifier,
+    LuTransformerClassifier,
     SequenceClassifier,
     TransformerClassifier,
 )
@@ -23,6 +25,14 @@ FAMILIES: dict[str, tuple[type[SequenceClassifier], dict[str, Any]]] = {
     ),
     "lstm_attention": (LSTMAttentionClassifier, {"hidden_size": 8}),
     "bilstm_heads": (LSTMAttentionClassifier, {"hidden_size": 4, "bidirectional": True, "n_heads": 2}),
+    "informer": (
+        InformerClassifier,
+        {"d_model": 8, "n_heads": 2, "n_layers": 1, "factor": 1, "learning_rate": 0.02},
+    ),
+    "lu_transformer": (
+        LuTransformerClassifier,
+        {"d_model": 8, "n_heads": 2, "segment_length": 4, "learning_rate": 0.01},
+    ),
     "cnn": (CNNClassifier, {"n_filters": 8, "kernel_sizes": (1, 3)}),
 }
 

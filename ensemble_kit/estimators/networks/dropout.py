@@ -51,7 +51,7 @@ class Dropout(nn.Module):
 
 
 def seed_dropout(module: nn.Module, device: torch.device, seed: int) -> None:
-    """Give all `Dropout` layers of a network one seeded generator.
+    """Give all layers of a network that draw (those with a `generator`) one seeded generator.
 
     Parameters
     ----------
@@ -64,5 +64,5 @@ def seed_dropout(module: nn.Module, device: torch.device, seed: int) -> None:
     """
     generator = torch.Generator(device).manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, Dropout):
-            layer.generator = generator
+        if hasattr(layer, "generator"):
+            layer.generator = generator  # type: ignore[assignment]

@@ -20,15 +20,15 @@ _SCORES_AT_A_TIME = 2**20
 def prob_sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, samples: Tensor, n_active: int) -> Tensor:
     """Attend with the queries that are far from uniform; give the others the mean value.
 
-    A query's sparsity is the largest of its scores with sampled keys, minus their sum over the
-    length: the mean, had the keys that were not sampled scored 0.
+    A query's sparsity is the largest of its scores with sampled keys, minus their sum over L: the
+    mean, had the keys that were not sampled scored 0.
 
     Parameters
     ----------
     queries, keys, values : Tensor of shape (B, H, L, D)
         Heads of one layer.
     samples : Tensor of int64, shape (L, U)
-        The keys by which each query is judged.
+        The keys that each query is judged by; U may count one twice.
     n_active : int
         How many queries attend, of each window and head.
 
@@ -42,18 +42,18 @@ def prob_sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, samples
     The published formulation gathers the sampled keys of every query, (B, H, L, U, D), and then
     multiplies. To multiply first and gather scores, (B, H, L, U), gives the same numbers.
     """
+    _, n_heads, length, width = queries.shape
     with torch.no_grad():  # the choice has no gradient
-        rows = max(1, _SCORES_AT_A_TIME // (queries[0, :, :, 0].numel() * keys.shape[2]))
-        sparsity = torch.cat(
-            [_sparsity(q, k, samples) for q, k in zip(queries.split(rows), keys.split(rows), strict=True)]
-        )
-        active = sparsity.topk(n_active, sorted=False).indices  # (B, H, u)
-    active = active.unsqueeze(-1).expand(-1, -1, -1, queries.shape[-1])  # (B, H, u, D)
+        rows = max(1, _SCORES_AT_A_TIME // (n_heads * length**2))
+        parts = zip(torch.split(queries, rows), torch.split(keys, rows), strict=True)
+        sparsity = torch.cat([_sparsity(some, their_keys, samples) for some, their_keys in parts])  # (B, H, L)
+        active = sparsity.topk(n_active, sorted=False).indices.unsqueeze(-1).expand(-1, -1, -1, width)  # (B, H, u, D)
     gathered = scaled_dot_product_attention(queries.gather(2, active), keys, values)  # (B, H, u, D)
     return values.mean(2, keepdim=True).expand_as(values).scatter(2, active, gathered)
 
 
 def _sparsity(queries: Tensor, keys: Tensor, samples: Tensor) -> Tensor:
+    """Return how far each query is from uniform, (B, H, L)."""
     scores = queries @ keys.transpose(-2, -1)  # (B, H, L, L)
     sampled = scores.gather(-1, samples.expand(*scores.shape[:2], -1, -1))  # (B, H, L, U)
     return sampled.amax(-1) - sampled.sum(-1) / keys.shape[-2]
@@ -88,8 +88,7 @@ class ProbSparseAttention(SelfAttention):
         # At least 1: the logarithm of a single position is 0.
         self.n_active = min(length, factor * max(1, math.ceil(math.log(length))))
         self.register_buffer("samples", torch.randint(length, (length, self.n_active)))
-        # It drops nothing: with `seed_dropout` it holds the generator that the samples are drawn from.
-        self.seeded = Dropout(0.0)
+        self.generator: torch.Generator | None = None  # set by `seed_dropout`
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return what each position gathered.
@@ -109,7 +108,7 @@ class ProbSparseAttention(SelfAttention):
             return scaled_dot_product_attention(queries, keys, values)
         samples = self.samples
         if self.training:
-            samples = torch.randint(length, samples.shape, generator=self.seeded.generator, device=keys.device)
+            samples = torch.randint(length, samples.shape, generator=self.generator, device=keys.device)
         return prob_sparse_attention(queries, keys, values, samples, self.n_active)
 
 
@@ -146,7 +145,7 @@ class Distilling(nn.Module):
 
 
 class InformerTrunk(nn.Module):
-    """Informer's encoder (Zhou et al., AAAI 2021), and the mean over what is left of the window.
+    """Informer's encoder (Zhou et al., AAAI 2021), and the newest position of what is left of the window.
 
     Parameters
     ----------
