@@ -258,3 +258,25 @@ def test_every_bar_of_a_window_teaches_by_its_own_label(X, y, monkeypatch):
     assert_array_equal(clone(model).fit(X, other, weight).predict_proba(X), expected)
     other[100] = "peak" if y[100] != "peak" else "bottom"
     assert np.abs(clone(model).fit(X, other, weight).predict_proba(X) - expected).max() > 1e-6
+
+
+# --------------------------------------------------------------------------- odd classes
+
+
+def test_a_class_of_one_row(X, y):
+    y[100] = "crash"
+    model = tiny(class_weight="balanced").fit(X, y)
+    assert model.classes_.tolist() == ["bottom", "crash", "peak", "slope"]
+    assert np.isfinite(model.predict_log_proba(X)).all()
+    y[100], y[-1] = "slope", "crash"  # on a stop row: it is known, and never learned
+    model = tiny(class_weight="balanced", loss="ldam").fit(X, y)
+    assert model.class_mass_[0, 1] == 0
+    assert np.isfinite(model.predict_log_proba(X)).all()
+
+
+def test_progress_bar(X, y, capsys):
+    tiny(verbose=2, max_epochs=2).fit(X, y)
+    shown = capsys.readouterr()
+    assert "0/8" in shown.err  # batches of an epoch
+    tiny(max_epochs=2).fit(X, y)
+    assert capsys.readouterr() == ("", "")
