@@ -37,10 +37,12 @@ if TYPE_CHECKING:
         RelevanceRedundancySelector,
         SessionFeatures,
     )
-    from ensemble_kit.labels import peak_slope_bottom
+    from ensemble_kit.labels import buy_sell_hold, next_direction, peak_slope_bottom, triple_barrier
+    from ensemble_kit.metrics import permutation_importance, skill_test
     from ensemble_kit.resampling import as_known, dollar_bars, resample, volume_bars
     from ensemble_kit.sizing import KellySizer, SizedClassifier, backtest
     from ensemble_kit.validation import WalkForwardSplit, check_no_lookahead, lookback, walk_forward_predict
+    from ensemble_kit.waves import extract_waves, wave_features, wave_targets
 
 __version__ = version("ensemble-kit")
 
@@ -72,15 +74,23 @@ __all__ = [
     "WaveTransformerRegressor",
     "as_known",
     "backtest",
+    "buy_sell_hold",
     "check_no_lookahead",
     "dollar_bars",
+    "extract_waves",
     "lookback",
     "make_bars",
+    "next_direction",
     "peak_slope_bottom",
+    "permutation_importance",
     "read_bars",
     "resample",
+    "skill_test",
+    "triple_barrier",
     "volume_bars",
     "walk_forward_predict",
+    "wave_features",
+    "wave_targets",
 ]
 
 _ROOMS = {
@@ -111,10 +121,12 @@ _ROOMS = {
         "RelevanceRedundancySelector",
         "SessionFeatures",
     ),
-    "labels": ("peak_slope_bottom",),
+    "labels": ("buy_sell_hold", "next_direction", "peak_slope_bottom", "triple_barrier"),
+    "metrics": ("permutation_importance", "skill_test"),
     "resampling": ("as_known", "dollar_bars", "resample", "volume_bars"),
     "sizing": ("KellySizer", "SizedClassifier", "backtest"),
     "validation": ("WalkForwardSplit", "check_no_lookahead", "lookback", "walk_forward_predict"),
+    "waves": ("extract_waves", "wave_features", "wave_targets"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

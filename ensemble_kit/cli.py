@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
     judge = commands.add_parser("backtest", parents=[data, shared], help="report on the holdout of a registered model")
     judge.add_argument("--cost-bps", type=float, default=1.0, help="cost of trading, in basis points of the notional")
-    judge.add_argument("--surrogates", type=int, default=5, help="draws of return-shuffled bars")
+    judge.add_argument("--surrogates", type=int, default=19, help="random walks of the holdout's bars")
     judge.set_defaults(run=_backtest)
     return parser
 
@@ -93,7 +93,7 @@ def _demo(options: argparse.Namespace) -> None:
     both = {"data": file, "name": "demo", "tz": None}
     _train(argparse.Namespace(**vars(options) | both, holdout=0.2, preset="smoke", session="XNYS", seed=0))
     print()
-    _backtest(argparse.Namespace(**vars(options) | both, cost_bps=1.0, surrogates=5))
+    _backtest(argparse.Namespace(**vars(options) | both, cost_bps=1.0, surrogates=19))
     print(
         "\nWhere to look next\n"
         f"  pictures   {options.out / 'demo'}\n"

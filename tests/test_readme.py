@@ -1,21 +1,30 @@
-"""The README's first example is what runs here."""
+"""The examples of the README and the docs run as they stand."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+#: Words that each page's example prints.
+SAYS = {"README.md": ("lightgbm", "max_drawdown"), "docs/labels.md": ("n_purged", "bottom", "score")}
 
 
-def test_there_is_an_example():
-    assert len(BLOCKS) == 1
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
-def test_the_example_runs(block, capsys):
-    exec(compile(block, str(README), "exec"), {})
+@pytest.mark.parametrize("page", SAYS)
+def test_the_example_runs(page, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, page, "exec"), {})
     out = capsys.readouterr().out
-    assert "lightgbm" in out
-    assert "max_drawdown" in out
+    for word in SAYS[page]:
+        assert word in out
+
+
+def test_every_page_has_its_words():
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} < set(SAYS)
+
+
+@pytest.mark.parametrize("page", SAYS)
+def test_pictures_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target

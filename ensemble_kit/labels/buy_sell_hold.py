@@ -54,7 +54,9 @@ def buy_sell_hold(
         The smaller leg of a turn, in ATR(14) at its bar.
     session : "day", exchange code, Session or None, default="day"
         As for `sessions.session_times`. None takes an instrument for one long session:
-        for daily bars, or a market that never closes.
+        for daily bars, or a market that never closes. An exchange's session is the whole
+        trading day: bars before its open and after its close belong to it. See the Notes to
+        leave them out.
     min_price, min_dollar_volume : float, default=0.0
         Floors for the trailing median of the close, and of close times volume, both as
         the bars hold them (adjusted prices of long ago may lie far below what was paid).
@@ -94,13 +96,18 @@ def buy_sell_hold(
     What it sees: row t looks at bars up to t1, so fold borders must be purged by it; the
     floors look at bars up to t. No later bar can change the label, its turn, or `t1` itself.
 
+    For the regular hours alone, drop the other bars first::
+
+        times = session_times(bars.index, "XNYS")
+        bars = bars[(times.minute >= 0) & (times.minute < times.length) & ~times.holiday]
+
     Examples
     --------
     >>> from ensemble_kit.datasets import make_bars
     >>> from ensemble_kit.labels import buy_sell_hold
     >>> labels = buy_sell_hold(make_bars(1000, random_state=0), session="XNYS")
     >>> labels
-    <Labels buy_sell_hold: 976 of 1000 rows known (49 of weight 0); H0: buy 40.98%, sell 37.50%, hold 21.52%>
+    <Labels buy_sell_hold: 976 of 1000 rows known (49 of weight 0); H0: buy 43.15%, sell 39.48%, hold 17.37%>
     >>> labels.details["turn"].value_counts().to_dict()
     {0.0: 935, -1.0: 21, 1.0: 20}
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any], *, side: pd.Se
     Raises
     ------
     EnsembleKitError
-        If there is no function of that name.
+        If `definition` is no mapping, names no such function or a parameter that it does not
+        have, or `side` is given to a label without sides.
 
     Examples
     --------
@@ -53,13 +55,29 @@ def label_bars(bars: pd.DataFrame, definition: Mapping[str, Any], *, side: pd.Se
     >>> label_bars(bars, labels.definition).labels.equals(labels.labels)
     True
     """
+    if not isinstance(definition, Mapping):
+        raise EnsembleKitError(
+            f"`definition` must be a mapping of a label function's name and parameters; got "
+            f"{type(definition).__name__}. Pass `labels.definition`, or {{'label': 'peak_slope_bottom', 'w': 36}}, say."
+        )
     parameters = dict(definition)
-    for name in ("session", "clip_session"):
-        if isinstance(parameters.get(name), Mapping):
-            parameters[name] = Session(**parameters[name])
+    name = parameters.pop("label", None)
+    if not isinstance(name, str) or name not in _FUNCTIONS:
+        raise EnsembleKitError(f"`definition` must name one of {', '.join(_FUNCTIONS)} under 'label'; got {name!r}.")
+    taken = [*inspect.signature(_FUNCTIONS[name]).parameters][1:]
+    if unknown := [key for key in parameters if key not in taken]:
+        raise EnsembleKitError(
+            f"`definition` must hold parameters of {name} ({', '.join(taken)}); got "
+            f"{', '.join(map(repr, unknown))}. Drop or rename them."
+        )
+    if side is not None and "side" not in taken:
+        raise EnsembleKitError(
+            f"`side` must be None for {name}, which has no bets; got {type(side).__name__}. "
+            "Label by 'triple_barrier' for meta-labels."
+        )
+    for key in ("session", "clip_session"):
+        if isinstance(parameters.get(key), Mapping):
+            parameters[key] = Session(**parameters[key])
     if side is not None:
         parameters["side"] = side
-    name = parameters.pop("label", None)
-    if name not in _FUNCTIONS:
-        raise EnsembleKitError(f"`definition` must name one of {', '.join(_FUNCTIONS)} under 'label'; got {name!r}.")
     return _FUNCTIONS[name](bars, **parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numba
@@ -49,9 +50,10 @@ def cusum_events(
     Raises
     ------
     BarsError
-        If there is no such column of prices, or the index is not one of sorted, unique times.
+        If there is no such column of prices above 0, no row, or the index is not one of
+        sorted, unique times.
     EnsembleKitError
-        If a threshold is not above 0, or on another index.
+        If a threshold is no number above 0, or on another index.
 
     References
     ----------
@@ -67,14 +69,20 @@ def cusum_events(
     >>> bool(events.iloc[:100].any()), bool(0.02 < events.mean() < 0.2)
     (False, True)
     """
-    prices = one_column(bars, column)
+    prices = _positive(one_column(bars, column))
     if isinstance(threshold, pd.Series):
+        _check_numeric(threshold)
         if not threshold.index.equals(prices.index):
             raise EnsembleKitError(
                 f"`threshold` must be on the bars' index ({len(prices)} rows); got another one of {len(threshold)}. "
                 "Compute it from these very bars."
             )
         limit = threshold.to_numpy(np.float64)
+    elif not isinstance(threshold, Real):
+        raise EnsembleKitError(
+            f"`threshold` must be a number or a Series on the bars' index; got {type(threshold).__name__}. "
+            "Give a simple return such as 0.01, or a multiple of `ewm_volatility`."
+        )
     else:
         limit = np.full(len(prices), float(threshold))
     if not (limit > 0)[~np.isnan(limit)].all() or (np.ndim(threshold) == 0 and np.isnan(limit).any()):
@@ -83,6 +91,13 @@ def cusum_events(
     blocks = Blocks.of(prices.to_frame())
     events = _cusum(close_returns(blocks.take(prices), blocks), blocks.first, blocks.take(limit))
     return blocks.series(events, "event")
+
+
+def _check_numeric(threshold: pd.Series[Any]) -> None:
+    if not pd.api.types.is_numeric_dtype(threshold.dtype):
+        raise EnsembleKitError(
+            f"`threshold` must hold numbers; got a Series of {threshold.dtype}. Convert with `pandas.to_numeric`."
+        )
 
 
 @numba.njit(cache=True)
@@ -125,7 +140,8 @@ def ewm_volatility(bars: pd.DataFrame | pd.Series[Any], *, span: int = 100, colu
     Raises
     ------
     BarsError
-        If there is no such column of prices, or the index is not one of sorted, unique times.
+        If there is no such column of prices above 0, no row, or the index is not one of
+        sorted, unique times.
     EnsembleKitError
         If `span` is not an integer of at least 2.
 
@@ -143,7 +159,7 @@ def ewm_volatility(bars: pd.DataFrame | pd.Series[Any], *, span: int = 100, colu
     """
     if not isinstance(span, int | np.integer) or span < 2:
         raise EnsembleKitError(f"`span` must be an integer of at least 2; got {span!r}. Count it in bars.")
-    prices = one_column(bars, column)
+    prices = _positive(one_column(bars, column))
     blocks = Blocks.of(prices.to_frame())
     returns = close_returns(blocks.take(prices), blocks)
     # Groups by their first place lie one after another already, so the order of places is kept.
@@ -175,7 +191,8 @@ def average_uniqueness(t1: pd.Series[Any], *, events: pd.Series[Any] | None = No
     Raises
     ------
     EnsembleKitError
-        If `t1` holds no times or lies before its row, or `events` is on another index.
+        If `t1` holds no times, some without a zone beside an index with one, or lies before
+        its row, or `events` is no Series of bool on the same index.
     BarsError
         If the index is not one of sorted, unique times.
 
@@ -200,10 +217,24 @@ def average_uniqueness(t1: pd.Series[Any], *, events: pd.Series[Any] | None = No
     >>> average_uniqueness(t1).tolist()
     [0.75, 0.5, 0.75, 0.5, 0.0]
     """
+    if not isinstance(t1, pd.Series):
+        raise EnsembleKitError(f"`t1` must be a Series of times; got {type(t1).__name__}. Pass `labels.t1`.")
     keys = row_keys(t1, name="t1")
     if keys.index is None or not pd.api.types.is_datetime64_any_dtype(t1.dtype):
         raise EnsembleKitError(
             f"`t1` must hold times on an index of times; got {t1.dtype} on {type(t1.index).__name__}. Pass `labels.t1`."
+        )
+    index_times = pd.DatetimeIndex(keys.index.get_level_values(0))
+    if (pd.DatetimeIndex(t1).tz is None) != (index_times.tz is None):
+        raise EnsembleKitError(
+            f"`t1` must have a time zone where its index has one, and none where it has none; got {t1.dtype} on "
+            f"{index_times.dtype}. Pass `labels.t1`, of these very bars."
+        )
+    if events is not None and (not isinstance(events, pd.Series) or events.dtype != bool):
+        got = f"a Series of {events.dtype}" if isinstance(events, pd.Series) else type(events).__name__
+        raise EnsembleKitError(
+            f"`events` must be a Series of bool on the index of `t1`; got {got}. "
+            "Pass what `cusum_events` returned, or `weights > 0`."
         )
     if events is not None and not events.index.equals(t1.index):
         raise EnsembleKitError(
@@ -312,8 +343,8 @@ def one_column(bars: pd.DataFrame | pd.Series[Any], column: str) -> pd.Series[An
     Raises
     ------
     BarsError
-        If there is no such column, if it is not numeric or infinite somewhere, or if the
-        index is not one of sorted, unique times.
+        If there is no such column or more than one, if it is not numeric or infinite
+        somewhere, or if the index is not one of sorted, unique times.
     """
     if isinstance(bars, pd.DataFrame) and column not in bars.columns:
         mid = {"bid", "ask"} <= set(bars.columns)
@@ -329,6 +360,10 @@ def one_column(bars: pd.DataFrame | pd.Series[Any], column: str) -> pd.Series[An
             "Index prices by their times."
         )
     prices = bars[column] if isinstance(bars, pd.DataFrame) else bars
+    if isinstance(prices, pd.DataFrame):
+        raise BarsError(
+            f"`bars` must have each column once; got {column} {prices.shape[1]} times. Drop or rename the others."
+        )
     if not pd.api.types.is_numeric_dtype(prices.dtype):
         raise BarsError(f"`bars` must have numeric prices; got {prices.dtype}. Convert with `pandas.to_numeric`.")
     if row_keys(prices, name="bars").index is None:
@@ -344,3 +379,17 @@ def one_column(bars: pd.DataFrame | pd.Series[Any], column: str) -> pd.Series[An
             "Set them to NaN, or drop the rows."
         )
     return values
+
+
+def _positive(prices: pd.Series[Any]) -> pd.Series[Any]:
+    """Return prices that simple returns can be taken of; refuse others."""
+    if prices.empty:
+        raise BarsError("`bars` must have at least one row; got 0. Widen what was read.")
+    wrong = prices.to_numpy() <= 0  # False for NaN
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise BarsError(
+            f"`bars` must have prices above 0; got {prices.iloc[row]:g} at {prices.index[row]} (row {row}; "
+            f"{int(wrong.sum())} such row(s)). Set them to NaN, or add a constant to a spread."
+        )
+    return prices

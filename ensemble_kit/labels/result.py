@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,25 @@ class Labels:
         Parameters
         ----------
         h : int, default=0
-            Which one.
+            Which one, counted from 0.
 
         Returns
         -------
         Series
             On the bars' index.
+
+        Raises
+        ------
+        EnsembleKitError
+            If there is no such horizon.
         """
-        return self.labels if isinstance(self.labels, pd.Series) else self.labels.iloc[:, h]
+        frame = self.labels.to_frame() if isinstance(self.labels, pd.Series) else self.labels
+        if not isinstance(h, Integral) or not 0 <= h < frame.shape[1]:
+            raise EnsembleKitError(
+                f"`h` must be an integer from 0 to {frame.shape[1] - 1}; got {h!r}. "
+                "Label the bars with more horizons, or take one of these."
+            )
+        return self.labels if isinstance(self.labels, pd.Series) else self.labels.iloc[:, int(h)]
 
     def align(self, X: Any) -> tuple[Any, pd.Series[Any] | pd.DataFrame]:
         """Return `X` and `y` without the rows whose label is not known yet.
@@ -103,36 +115,47 @@ class Labels:
         return y.astype(np.int64) if _is_whole(y) else y
 
     def summary(self) -> pd.DataFrame:
-        """Count each class by horizon, over all known rows whatever their weight.
+        """Count each class by horizon, over what is learned from: known rows of weight above 0.
 
         Returns
         -------
         DataFrame
-            Rows are horizons, columns classes, values shares of the known rows. For labels
-            that are quantities, their mean, deviation and quantiles instead.
+            Rows are horizons, columns classes, values shares of those rows, each counted once
+            whatever its weight; no columns if there is no such row. For labels that are
+            quantities, their mean, deviation and quantiles instead.
         """
         y = self._targets()
         frame = y.to_frame("H0") if isinstance(y, pd.Series) else y
+        learned = frame[self._learned[self.known]]
+        if learned.empty:
+            return pd.DataFrame(index=frame.columns)
         if _is_quantity(frame):
-            return frame.describe().T
-        return frame.apply(lambda column: column.value_counts(normalize=True)).T.fillna(0.0)
+            return learned.describe().T
+        return learned.apply(lambda column: column.value_counts(normalize=True)).T.fillna(0.0)
+
+    @property
+    def _learned(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Rows that are known and count, shape (n,)."""
+        return np.asarray(self.known & (self.sample_weight.to_numpy(np.float64) > 0))
 
     def __repr__(self) -> str:
         name = self.definition.get("label", "labels")
-        first = self.summary().iloc[0] if self.known.any() else pd.Series(dtype=float)
+        first = self.summary().iloc[0]
         form = "{} {:.4g}" if _is_quantity(self.labels) else "{} {:.2%}"
+        nothing = "nothing to learn from, no row has a weight above 0" if self.known.any() else "nothing"
         shown = ", ".join(form.format(label, value) for label, value in first.items())
-        idle = int((self.known & (self.sample_weight.to_numpy() == 0)).sum())
+        idle = int((self.known & ~self._learned).sum())
         weightless = f" ({idle} of weight 0)" if idle else ""
         return (
             f"<Labels {name}: {int(self.known.sum())} of {len(self.labels)} rows known{weightless}; "
-            f"{first.name or 'H0'}: {shown or 'nothing'}>"
+            f"{first.name or 'H0'}: {shown or nothing}>"
         )
 
     def _repr_html_(self) -> str:
         head = html.escape(repr(self).strip("<>"))
         form = "{:.4g}" if _is_quantity(self.labels) else "{:.2%}"
-        return f"<p>{head}</p>{self.summary().map(form.format).to_html()}"
+        table = self.summary().map(form.format).to_html() if self._learned.any() else ""
+        return f"<p>{head}</p>{table}"
 
 
 def _is_whole(y: pd.Series[Any] | pd.DataFrame) -> bool:

@@ -50,7 +50,9 @@ def peak_slope_bottom(
         The smaller leg, in ATR(14) at the bar.
     clip_session : str or Session, default=None
         If given (as for `sessions.session_times`), windows end at the session's borders;
-        its first and last bar, with nothing on one side, are Slopes.
+        its first and last bar, with nothing on one side, are Slopes. An exchange's session is
+        the whole trading day: bars before its open and after its close belong to it. See the
+        Notes to leave them out.
 
     Returns
     -------
@@ -73,6 +75,11 @@ def peak_slope_bottom(
     What it sees: row t looks at bars up to t1, so fold borders must be purged by it. Half
     of the label (a new extreme after a leg) is known at its bar; further horizons add
     cells, not information. Scores need the nulls in `ensemble_kit.metrics`.
+
+    For the regular hours alone, drop the other bars first::
+
+        times = session_times(bars.index, "XNYS")
+        bars = bars[(times.minute >= 0) & (times.minute < times.length) & ~times.holiday]
 
     Examples
     --------

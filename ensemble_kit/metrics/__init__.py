@@ -16,6 +16,7 @@ from ensemble_kit.metrics.information import ic_summary, information_coefficient
 from ensemble_kit.metrics.nulls import shift_labels, shifted_label_scores
 from ensemble_kit.metrics.rules import causal_rule, turn_rule
 from ensemble_kit.metrics.scorers import AUCPRScorer, BrierScorer
+from ensemble_kit.metrics.skill import SkillReport, skill_test
 from ensemble_kit.metrics.surrogates import random_walk_bars, surrogate_bars
 from ensemble_kit.metrics.waves import (
     direction_of,
@@ -29,6 +30,7 @@ from ensemble_kit.metrics.waves import (
 __all__ = [
     "AUCPRScorer",
     "BrierScorer",
+    "SkillReport",
     "auc_pr",
     "auc_pr_by_class",
     "block_bootstrap_mean",
@@ -49,6 +51,7 @@ __all__ = [
     "shift_labels",
     "shifted_label_scores",
     "sideways_precision",
+    "skill_test",
     "slope_threshold",
     "surrogate_bars",
     "turn_rule",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ IntArray = NDArray[np.int64]
 
 def percentiles(draws: FloatArray, level: float) -> tuple[float, float]:
     """Return the interval that holds a share of the draws, NaN left out."""
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise EnsembleKitError(
+            f"`level` must be a number above 0 and below 1; got {level!r}. Of 95 % coverage it is 0.95."
+        )
     known = draws[~np.isnan(draws)]
     tail = (1 - level) / 2
     low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (np.nan, np.nan)
@@ -56,9 +61,13 @@ class Resamples:
             raise EnsembleKitError(
                 f"`{name}` must be known at 2 times at least, to make blocks of; got {n_times}. Give more rows."
             )
-        if block is not None and not 1 <= block <= n_times // 2:
+        if not isinstance(n_resamples, Integral) or n_resamples < 1:
             raise EnsembleKitError(
-                f"`block` must be in [1, {n_times // 2}] for {n_times} times; got {block}. Leave it None."
+                f"`n_resamples` must be an integer of at least 1; got {n_resamples!r}. Intervals need some 1000."
+            )
+        if block is not None and (not isinstance(block, Integral) or not 1 <= block <= n_times // 2):
+            raise EnsembleKitError(
+                f"`block` must be an integer in [1, {n_times // 2}] for {n_times} times; got {block!r}. Leave it None."
             )
         length = min(n_times // 2, round(2 * n_times ** (1 / 3))) if block is None else int(block)
         shape = n_resamples, -(-n_times // length)

@@ -49,7 +49,8 @@ def block_bootstrap_mean(
     Raises
     ------
     EnsembleKitError
-        If there are fewer than 2 times, an infinite value, or blocks of another length.
+        If there are fewer than 2 times, an infinite value, blocks of another length, no
+        resamples, or a level outside (0, 1).
 
     See Also
     --------

@@ -27,6 +27,9 @@ __all__ = [
 
 FloatArray = NDArray[np.float64]
 
+#: How far from [0, 1], and their sum from 1, probabilities may be, as those of float32 are.
+_ROUNDING, _SUM_TOLERANCE = 1e-6, 1e-3
+
 
 def auc_pr_by_class(
     y: Any,
@@ -126,11 +129,21 @@ def brier_score(y: Any, proba: Any, *, classes: Sequence[Any] | NDArray[Any], sa
     ndarray of shape (H,)
         In [0, 2]; 0 is perfect.
 
+    Raises
+    ------
+    EnsembleKitError
+        If a row that counts holds no probabilities: values outside [0, 1], or of another sum
+        than 1 (by more than 0.001).
+
     References
     ----------
     G. W. Brier, Verification of Forecasts Expressed in Terms of Probability, 1950.
     """
-    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
+    return _brier(y, proba, classes, sample_weight, "proba")
+
+
+def _brier(y: Any, proba: Any, classes: Any, sample_weight: Any, name: str) -> FloatArray:
+    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight, loss_of=name)
     truth = codes[:, :, None] == np.arange(len(labels))
     return np.average(((p - truth) ** 2).sum(axis=2), axis=0, weights=weights)
 
@@ -154,11 +167,16 @@ def brier_skill(
     ndarray of shape (H,)
         1 is perfect, 0 is the prior, below 0 is worse than knowing nothing. NaN where the
         prior is perfect: there is nothing to save.
+
+    Raises
+    ------
+    EnsembleKitError
+        If `proba` or `prior` holds no probabilities, as `brier_score` does.
     """
     p = stack_horizons(proba)
     constant = np.broadcast_to(np.asarray(prior, np.float64), p.shape)
-    score = brier_score(y, p, classes=classes, sample_weight=sample_weight)
-    least = brier_score(y, constant, classes=classes, sample_weight=sample_weight)
+    score = _brier(y, p, classes, sample_weight, "proba")
+    least = _brier(y, constant, classes, sample_weight, "prior")
     return 1.0 - score / np.where(least > 0, least, np.nan)
 
 
@@ -272,9 +290,12 @@ def _chosen(labels: NDArray[Any], events: Sequence[Any] | None) -> dict[Any, int
 
 
 def _aligned(
-    y: Any, proba: Any, classes: Any, sample_weight: Any
+    y: Any, proba: Any, classes: Any, sample_weight: Any, *, loss_of: str | None = None
 ) -> tuple[NDArray[Any], NDArray[np.int64], FloatArray, FloatArray]:
-    """Return labels, class numbers, probabilities and weights of the rows that count."""
+    """Return labels, class numbers, probabilities and weights of the rows that count.
+
+    `loss_of` is what messages call them where they must be probabilities; None for any scores.
+    """
     labels = np.array(np.asarray(classes).tolist())  # objects become what they hold, as in `Targets`
     # Columns may come in any order of classes; class numbers need the sorted one.
     order = np.argsort(labels)
@@ -286,6 +307,8 @@ def _aligned(
         )
     weights = check_row_weights(sample_weight, len(p))
     rows = weights > 0
+    if loss_of is not None:
+        _check_probabilities(p, rows, loss_of)
     if not np.isfinite(p[rows]).all():
         row = int(np.argmax(rows & ~np.isfinite(p).all(axis=(1, 2))))
         raise EnsembleKitError(
@@ -293,3 +316,19 @@ def _aligned(
             "Give rows that cannot be predicted `sample_weight` 0."
         )
     return labels[order], targets.codes[rows], p[rows][:, :, order], weights[rows]
+
+
+def _check_probabilities(p: FloatArray, rows: NDArray[np.bool_], name: str) -> None:
+    """Refuse what is no probability, of the rows that count; NaN and infinity are another matter."""
+    with np.errstate(invalid="ignore"):  # a sum of both infinities
+        total = p.sum(axis=2)
+    known = np.isfinite(total)
+    high = (p > 1 + _ROUNDING).any(axis=2) | (np.abs(total - 1) > _SUM_TOLERANCE)
+    wrong = rows & ((p < -_ROUNDING).any(axis=2) | (known & high)).any(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise EnsembleKitError(
+            f"`{name}` must hold probabilities, in [0, 1] and of sum 1 over the classes; row {row} has "
+            f"{p[row].tolist()} ({int(wrong.sum())} such row(s)). "
+            'Predict with `method="predict_proba"`, or take `np.exp` of log-probabilities.'
+        )

@@ -80,8 +80,8 @@ def score_interval(
     Raises
     ------
     EnsembleKitError
-        If the scorer is unknown, `events` are given to a loss, or rows, columns, times or
-        blocks do not fit.
+        If the scorer is unknown, `events` or scores that are no probabilities are given to a
+        loss, or rows, columns, times, blocks, resamples or level do not fit.
 
     Notes
     -----
@@ -216,7 +216,9 @@ class _Rows:
 
     def scorer(self, proba: Any) -> Callable[[Resamples], FloatArray]:
         """Return what scores each resample of what a model says."""
-        labels, codes, p, weights = _aligned(self.truth, self._columns(proba), self.classes, self.weights)
+        loss_of = None if self.kind == "auc_pr" else "proba"
+        columns = self._columns(proba)
+        labels, codes, p, weights = _aligned(self.truth, columns, self.classes, self.weights, loss_of=loss_of)
         truth, p, moment = codes[:, 0], p[:, 0], self.moment[self.weights > 0]
         if self.kind == "auc_pr":
             wanted = _chosen(labels, self.events).values()

@@ -143,7 +143,8 @@ def ic_summary(
     Raises
     ------
     EnsembleKitError
-        If fewer than 2 are known, or `periods_per_year` is not above 0.
+        If fewer than 2 are known, `periods_per_year` is not above 0, or as `block_bootstrap_mean`
+        does.
 
     Notes
     -----

@@ -46,7 +46,7 @@ def shift_labels(y: Any, *, min_shift: int, random_state: Any = None) -> Any:
     Raises
     ------
     EnsembleKitError
-        If an instrument has too few rows for the shift.
+        If an instrument has too few rows for the shift, or a label is missing.
 
     See Also
     --------
@@ -60,6 +60,12 @@ def shift_labels(y: Any, *, min_shift: int, random_state: Any = None) -> Any:
     [4, 5, 6, 0, 1, 2, 3]
     """
     instruments = _instruments(y, min_shift)
+    missing = np.asarray(pd.isna(y)).reshape(len(y), -1).any(axis=1)
+    if missing.any():
+        raise EnsembleKitError(
+            f"`y` must have no missing label; row {int(np.argmax(missing))} has one ({int(missing.sum())} such "
+            "row(s)). Leave out what is not known yet with `labels.align(X)` before you shift."
+        )
     source = _shifted(instruments, check_random_state(random_state).random_sample(), min_shift)
     return y.iloc[source].set_axis(y.index) if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)[source]
 
@@ -122,7 +128,8 @@ def _instruments(y: Any, min_shift: int) -> list[IntArray]:
     """Return the rows of each instrument, all of them long enough."""
     if not isinstance(min_shift, Integral) or min_shift < 0:
         raise EnsembleKitError(
-            f"`min_shift` must be an integer of at least 0; got {min_shift!r}. Take what the label looks ahead."
+            f"`min_shift` must be an integer of at least 0; got {min_shift!r}. "
+            "Take the label's reach plus the features' lookback, in bars."
         )
     keys = row_keys(y, name="y")
     order = np.argsort(keys.instrument, kind="stable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ensemble_kit import labels
 from ensemble_kit.atr import average_true_range
 from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import EnsembleKitError
@@ -45,7 +47,8 @@ def causal_rule(bars: pd.DataFrame, definition: Mapping[str, Any]) -> pd.DataFra
     BarsError
         If the bars are not what the label is made of.
     EnsembleKitError
-        If there is no rule for a label of that name.
+        If the definition is no mapping, there is no rule for a label of that name, or its
+        function has no such parameters.
 
     See Also
     --------
@@ -78,16 +81,27 @@ def causal_rule(bars: pd.DataFrame, definition: Mapping[str, Any]) -> pd.DataFra
     >>> rule.columns.tolist()
     ['peak', 'bottom']
     """
+    if not isinstance(definition, Mapping):
+        raise EnsembleKitError(
+            f"`definition` must be a mapping, of the label's name and its parameters; got {type(definition).__name__}. "
+            "Pass `labels.definition`."
+        )
     parameters = dict(definition)
-    for name in ("session", "clip_session"):
-        if isinstance(parameters.get(name), Mapping):
-            parameters[name] = Session(**parameters[name])
     label = parameters.pop("label", None)
     if label not in _RULES:
         raise EnsembleKitError(
             f"`definition` must name one of {', '.join(_RULES)} under 'label'; got {label!r}. For another label, make "
             "a frame of your own: on the bars' index, a column an event, row t of rows <= t."
         )
+    known = list(inspect.signature(getattr(labels, label)).parameters)[1:]  # all but the bars
+    if unknown := [name for name in parameters if name not in known]:
+        raise EnsembleKitError(
+            f"`definition` must hold parameters of {label}, {', '.join(known)}; got {', '.join(map(repr, unknown))}. "
+            "Pass `labels.definition`."
+        )
+    for name in ("session", "clip_session"):
+        if isinstance(parameters.get(name), Mapping):
+            parameters[name] = Session(**parameters[name])
     return _RULES[label](bars, **parameters)
 
 

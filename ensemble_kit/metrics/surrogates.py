@@ -43,7 +43,8 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     Parameters
     ----------
     bars : DataFrame of shape (n, n_columns)
-        Bars of one instrument or a panel (instruments are shuffled apart).
+        Bars of one instrument or a panel (instruments are shuffled apart; one without a
+        row of known prices stays as it is).
     session : "day", exchange code or Session, default="day"
         Whose time of day, as for `sessions.session_times`.
     random_state : int, RandomState or None, default=None
@@ -55,6 +56,12 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
         Of the same shape, index and first row; labels and features are to be made anew. Rows
         with a NaN price stay in their place, at the new level of prices. Warns where days are
         so few that many bars change places with themselves.
+
+    Notes
+    -----
+    Columns of numbers under other names than those of the bar frame (sizes, counts) go with
+    their bar as they are, and columns of anything else stay in their place. Other prices among
+    them (`adj_close`, say) give the true path away, level by level: leave them out.
 
     Examples
     --------
@@ -75,9 +82,12 @@ def surrogate_bars(bars: pd.DataFrame, *, session: str | Session = "day", random
     close = moving.index("close")
     whole = bars[list(PRICES)].notna().all(axis=1).to_numpy()
     stayed = np.zeros(len(bars), dtype=bool)
-    for instrument in range(len(names)):
+    # In order of the names themselves: a categorical level may number them in any other.
+    for instrument in np.argsort(pd.factorize(pd.Index(names, dtype=object), sort=True)[0]):
         mine = np.flatnonzero(codes == instrument)
         rows = mine[whole[mine]]
+        if len(rows) == 0:
+            continue
         source = _exchange(minute[rows[1:]], rng)
         stayed[rows[1:]] = source == np.arange(len(source))
         before = values[rows, close]

@@ -17,6 +17,7 @@ __all__ = ["direction_of", "loss_rate", "sideways_precision", "slope_threshold",
 
 FloatArray = NDArray[np.float64]
 
+_COLUMNS = ("slope_high", "slope_low")
 _DIRECTIONS = ("up", "down", "sideways")
 
 
@@ -172,13 +173,15 @@ def wave_scores(y_true: Any, y_pred: Any, *, y_train: Any, last_slopes: Any, sam
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n, 2)
-        True and predicted slopes of highs and lows, in ATR a bar.
+        True and predicted slopes of highs and lows, in ATR a bar. Of DataFrames, here and below,
+        the columns ``slope_high`` and ``slope_low`` count, and those of the n waves must
+        have one index; arrays go by position.
     y_train : array-like of shape (m, 2)
         Targets of the training waves: they give tau (`slope_threshold`) and the constant
         forecast. Leave waves of weight 0 out.
     last_slopes : array-like of shape (n, 2)
-        The slopes of the waves that the forecasts start from, in ATR a bar: the columns
-        ``slope_high`` and ``slope_low`` of `wave_features`.
+        The slopes of the waves that the forecasts start from, in ATR a bar: `wave_features`,
+        or its columns ``slope_high`` and ``slope_low``.
     sample_weight : array-like of shape (n,), default=None
         Rows of weight 0 do not count.
 
@@ -200,7 +203,8 @@ def wave_scores(y_true: Any, y_pred: Any, *, y_train: Any, last_slopes: Any, sam
     Raises
     ------
     EnsembleKitError
-        If shapes or weights do not fit, or values are not finite.
+        If shapes or weights do not fit, values are not finite, or frames are of different
+        waves or lack the columns.
 
     Examples
     --------
@@ -219,13 +223,14 @@ def wave_scores(y_true: Any, y_pred: Any, *, y_train: Any, last_slopes: Any, sam
     constant                   0.66            1.00 -0.01
     actual                     1.00            0.66  1.00
     """
-    true, train = _slopes(y_true, "y_true"), _slopes(y_train, "y_train")
+    _check_same_waves({"y_true": y_true, "y_pred": y_pred, "last_slopes": last_slopes})
+    true, train = _slopes(_by_name(y_true, "y_true"), "y_true"), _slopes(_by_name(y_train, "y_train"), "y_train")
     weights = check_row_weights(sample_weight, len(true))
     tau = slope_threshold(train)
     names, counts = np.unique(direction_of(train, tau=tau), return_counts=True)
     forecasts = {
-        "model": _slopes(y_pred, "y_pred", len(true)),
-        "persistence": _slopes(last_slopes, "last_slopes", len(true)),
+        "model": _slopes(_by_name(y_pred, "y_pred"), "y_pred", len(true)),
+        "persistence": _slopes(_by_name(last_slopes, "last_slopes"), "last_slopes", len(true)),
         "constant": np.tile(train.mean(axis=0), (len(true), 1)),
         "actual": true,
     }
@@ -260,6 +265,30 @@ def _slope_scores(true: FloatArray, predicted: FloatArray, weights: FloatArray) 
 def _ratio(part: FloatArray, whole: FloatArray) -> float:
     total = whole.sum()
     return float(part.sum() / total) if total > 0 else float("nan")
+
+
+def _check_same_waves(tables: dict[str, Any]) -> None:
+    """Refuse frames that are of other waves than the first of them."""
+    frames = {name: table for name, table in tables.items() if isinstance(table, pd.DataFrame)}
+    first = next(iter(frames), "")
+    for name, frame in frames.items():
+        if not frame.index.equals(frames[first].index):
+            raise EnsembleKitError(
+                f"`{name}` must have the index of `{first}` ({len(frames[first])} waves); got another one of "
+                f"{len(frame)}. Align both with `labels.align(X)`, and take the same rows."
+            )
+
+
+def _by_name(values: Any, name: str) -> Any:
+    """Return the columns of slopes of a frame, and anything else as it is."""
+    if not isinstance(values, pd.DataFrame):
+        return values
+    if missing := [column for column in _COLUMNS if column not in values]:
+        raise EnsembleKitError(
+            f"`{name}` must have the columns {' and '.join(_COLUMNS)}; got {', '.join(map(str, values.columns))}, "
+            f"without {', '.join(missing)}. Name them, or pass an array of slopes of highs and lows."
+        )
+    return values[list(_COLUMNS)]
 
 
 def _slopes(values: Any, name: str, n: int | None = None) -> FloatArray:

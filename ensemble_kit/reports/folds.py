@@ -32,7 +32,9 @@ def plot_folds(cv: Any, X: Any, *, ax: Axes | None = None) -> Axes:
     X : DataFrame, Series or array of shape (n, ...)
         What to split, in time order; a panel carries its (datetime, instrument) index.
     ax : Axes, default=None
-        Where to draw. None makes a figure.
+        Where to draw. None makes a figure, which pyplot does not know: ``pyplot.savefig`` and
+        ``pyplot.show`` pass it by. Save it with ``reports.save_figure(ax.figure, path)``, or
+        pass axes of pyplot's.
 
     Returns
     -------

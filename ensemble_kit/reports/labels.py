@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ def plot_labels(bars: pd.DataFrame, labels: Labels, *, last: int | None = None, 
     labels : Labels
         Of `peak_slope_bottom`, whose first horizon is drawn, or `buy_sell_hold`.
     last : int, default=None
-        How many of the newest bars are drawn. None draws all.
+        How many of the newest bars are drawn, at least 1. None draws all.
     ax : Axes, default=None
-        Where to draw. None makes a figure.
+        Where to draw. None makes a figure, which pyplot does not know: ``pyplot.savefig`` and
+        ``pyplot.show`` pass it by. Save it with ``reports.save_figure(ax.figure, path)``, or
+        pass axes of pyplot's.
 
     Returns
     -------
@@ -45,8 +48,8 @@ def plot_labels(bars: pd.DataFrame, labels: Labels, *, last: int | None = None, 
     Raises
     ------
     EnsembleKitError
-        If the bars are not among those labelled, are of several instruments, or the labels are
-        neither turns nor trends.
+        If the bars are not among those labelled, are of several instruments, the labels are
+        neither turns nor trends, or `last` is no number of bars.
 
     Examples
     --------
@@ -58,6 +61,8 @@ def plot_labels(bars: pd.DataFrame, labels: Labels, *, last: int | None = None, 
     'Peak slope bottom, in hindsight: 390 bars, 2022-01-12 to 2022-01-19 (hatched: not known yet)'
     """
     check_bars(bars)
+    if last is not None and (not isinstance(last, Integral) or last < 1):
+        raise EnsembleKitError(f"`last` must be None or an integer of at least 1; got {last!r}. Count it in bars.")
     turn, trend, unknown = _find_marks(bars.index, labels)
     shown = slice(0 if last is None else max(len(bars) - last, 0), None)
     times, turn, unknown = bars.index.get_level_values(0)[shown], turn[shown], unknown[shown]

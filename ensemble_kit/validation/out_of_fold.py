@@ -152,12 +152,15 @@ def walk_forward_predict(
         numbers.
     cv : splitter or iterable of (train, test)
         Usually `WalkForwardSplit`; each fold must train on the past of its test rows, and no
-        row be tested twice.
+        row be tested twice. Of a splitter without a purge (`TimeSeriesSplit`, say) only that
+        order is checked: labels that look ahead leak across its borders. Use
+        ``WalkForwardSplit(t1=labels.t1)`` for them.
     method : str, default="predict_log_proba"
         What to ask each model: ``"predict_proba"``, ``"predict"``, ``"decision_function"``,
         ``"predict_position"``, or any other method that answers a row for a row.
     sample_weight : array-like of shape (n,), default=None
-        0 for rows that are history only.
+        0 for rows that are history only. Of a Pipeline, every step that takes weights gets
+        them, not the last one alone.
 
     Returns
     -------

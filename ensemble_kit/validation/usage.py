@@ -38,6 +38,11 @@ class RowUsage:
         `fold`, `member`, `role` and `rows` (positions in X, sorted), in order of use. Plain
         values and arrays, which any safe format can store.
 
+    Raises
+    ------
+    EnsembleKitError
+        If `n_rows` is neither None nor a number of rows.
+
     Notes
     -----
     Within a fold, a row that a member was fitted on may have no other role, and a row
@@ -69,6 +74,10 @@ class RowUsage:
     """
 
     def __init__(self, n_rows: int | None = None) -> None:
+        if n_rows is not None and (not isinstance(n_rows, Integral) or isinstance(n_rows, bool) or n_rows < 0):
+            raise EnsembleKitError(
+                f"`n_rows` must be None or an integer of at least 0; got {n_rows!r:.60}. Give `len(X)`."
+            )
         self.n_rows = n_rows
         self.entries: list[dict[str, Any]] = []
 
@@ -91,8 +100,7 @@ class RowUsage:
         EnsembleKitError
             If the role or the fold is unknown, or `rows` are not positions of rows.
         """
-        if role not in ROLES:
-            raise EnsembleKitError(f"`role` must be one of {', '.join(ROLES)}; got {role!r}.")
+        _check_role(role)
         if not isinstance(fold, Integral) or fold < REFIT:
             raise EnsembleKitError(f"`fold` must be a fold's number from 0 on, or {REFIT} for the refit; got {fold!r}.")
         positions = check_positions(rows, self.n_rows)
@@ -114,7 +122,13 @@ class RowUsage:
         -------
         ndarray of int64
             Positions.
+
+        Raises
+        ------
+        EnsembleKitError
+            If the role is unknown.
         """
+        _check_role(role)
         found = [
             entry["rows"]
             for entry in self.entries
@@ -235,6 +249,11 @@ class RowUsage:
 
     def _repr_html_(self) -> str:
         return f"<p>{self._headline()}</p>{self._table('members', self._merged()).to_html(index=False)}"
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        raise EnsembleKitError(f"`role` must be one of {', '.join(ROLES)}; got {role!r}.")
 
 
 def _fold_name(fold: int) -> str | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from numbers import Real
 
@@ -23,6 +24,7 @@ IntArray = NDArray[np.int64]
 _COLUMNS = ("start", "end", "first", "last", "n")
 _LINES = ("slope_high", "intercept_high", "slope_low", "intercept_low", "error", "atr")
 _SHORTEST = 3  # a wave of more than 3 bars may end, at the earliest with the last of them
+_MANY = 500  # bars of an instrument from which on one wave of more than half of them is a fault
 _STILL = 1e-9  # of the price: an average range below it is none; the quietest real bars have 1e-5
 
 
@@ -64,6 +66,12 @@ def extract_waves(bars: pd.DataFrame, *, cut: float = 0.504, w_e: float = 1.0, w
     EnsembleKitError
         If a parameter is out of its domain.
 
+    Warns
+    -----
+    UserWarning
+        If one wave, the open one included, holds more than half of an instrument's bars, of
+        500 or more.
+
     See Also
     --------
     wave_features : What a model sees of a wave.
@@ -79,6 +87,11 @@ def extract_waves(bars: pd.DataFrame, *, cut: float = 0.504, w_e: float = 1.0, w
     are skipped, as if they were not there. Lines go over bar numbers: waves cross nights,
     holidays and other gaps. Where the ATR is 0 (prices that never moved yet), constant prices
     have the error 0, and any other error ends the wave.
+
+    The unit of E is fixed at a wave's first bar. One bad print before it, such as a bar of 40
+    dollars in a market of 0.3, makes that unit so large that the wave takes in months, without
+    an error: bars before the open and after the close often have such prints. A warning names
+    waves like that. Clean the print, or drop the bars outside the session.
 
     References
     ----------
@@ -99,6 +112,7 @@ def extract_waves(bars: pd.DataFrame, *, cut: float = 0.504, w_e: float = 1.0, w
         raise EnsembleKitError(f"`cut` must be a finite number; got {cut!r}. Fit one with `fit_cut`.")
     places = _Places.of(bars)
     start, stop, lines = places.waves(cut, w_e, w_n)
+    _warn_of_endless(bars, places, stop)
     known = places.row[stop]
     by_time = np.argsort(known)
     first, last = places.row[start][by_time], places.row[stop - 1][by_time]
@@ -141,6 +155,12 @@ def fit_cut(bars: pd.DataFrame, *, bars_per_wave: float = 14.46, w_e: float = 1.
     EnsembleKitError
         If a parameter is out of its domain, or no cut makes waves of that length here.
 
+    Warns
+    -----
+    UserWarning
+        If the cut leaves one wave of more than half of an instrument's bars, as for
+        `extract_waves`.
+
     Examples
     --------
     >>> from ensemble_kit.datasets import make_bars
@@ -165,6 +185,7 @@ def fit_cut(bars: pd.DataFrame, *, bars_per_wave: float = 14.46, w_e: float = 1.
             f"`bars_per_wave` must be what a cut can make of `bars`; got {bars_per_wave:g} for {len(places.row)} bars "
             "with an ATR. Give more bars, or take another length."
         )
+    _warn_of_endless(bars, places, places.waves(cut, w_e, w_n)[1])
     return cut
 
 
@@ -231,6 +252,29 @@ def _check_score(w_e: float, w_n: float) -> None:
         raise EnsembleKitError(f"`w_e` must be a finite number above 0; got {w_e!r}. Take 1.")
     if not isinstance(w_n, Real) or not 0 <= w_n < np.inf:
         raise EnsembleKitError(f"`w_n` must be a finite number of at least 0; got {w_n!r}. Take 1.")
+
+
+def _warn_of_endless(bars: pd.DataFrame, places: _Places, stop: IntArray) -> None:
+    """Warn where one wave, finished or open, holds most bars of an instrument."""
+    # Waves follow each other: each begins at an instrument's first place or where the one before stops.
+    begin = np.union1d(np.flatnonzero(places.new), stop)
+    length = np.diff(begin, append=len(places.row))
+    instrument = np.cumsum(places.new) - 1
+    total = np.bincount(instrument)[instrument[begin]]
+    endless = np.flatnonzero((total >= _MANY) & (2 * length > total))
+    if not len(endless):
+        return
+    one = endless[0]
+    at, usual = begin[one], np.median(places.atr[instrument == instrument[begin[one]]])
+    more = f" ({len(endless)} such instruments)" if len(endless) > 1 else ""
+    warnings.warn(
+        f"One wave holds {length[one]} of {total[one]} bars: it begins at {bars.index[places.row[at]]} (row "
+        f"{places.row[at]}), where ATR(14), the unit of its error, is {places.atr[at]:.4g}; the median is {usual:.4g}"
+        f"{more}. Where a bad print made the unit large, clean it or drop the bars outside the session; "
+        "otherwise lower `cut`.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 @dataclass(frozen=True)

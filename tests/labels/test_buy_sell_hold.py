@@ -312,7 +312,7 @@ def test_on_real_bars(shared_data):
     bars = read_bars(file)
     labels = buy_sell_hold(bars, session="XNYS")
     shares = labels.summary().loc["H0"]
-    np.testing.assert_allclose(shares[["buy", "hold", "sell"]].astype(float), [0.413, 0.231, 0.356], atol=0.001)
+    np.testing.assert_allclose(shares[["buy", "hold", "sell"]].astype(float), [0.4134, 0.2295, 0.3571], atol=0.001)
     known = np.flatnonzero(labels.known)
     ahead = bars.index.get_indexer(labels.t1.iloc[known]) - known
     assert (np.median(ahead), np.quantile(ahead, 0.95), ahead.max()) == (16, 45, 76)

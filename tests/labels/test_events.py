@@ -271,6 +271,44 @@ def test_sums_over_many_rows_stay_exact():
             EnsembleKitError,
             "`events` must be on the index of `t1` (60 rows); got another one of 5. Take both from the same bars.",
         ),
+        (
+            lambda b: average_uniqueness(pd.Series(b.index.tz_localize(None), b.index)),
+            EnsembleKitError,
+            "and none where it has none; got datetime64[us] on datetime64[us, UTC]. Pass `labels.t1`",
+        ),
+        (
+            lambda b: average_uniqueness(pd.Series(b.index, b.index.tz_localize(None))),
+            EnsembleKitError,
+            "got datetime64[us, UTC] on datetime64[us].",
+        ),
+        (lambda b: average_uniqueness(b.index), EnsembleKitError, "`t1` must be a Series of times; got DatetimeIndex."),
+        (
+            lambda b: average_uniqueness(pd.Series(b.index, b.index), events=np.ones(len(b), bool)),
+            EnsembleKitError,
+            "`events` must be a Series of bool on the index of `t1`; got ndarray. Pass what",
+        ),
+        (
+            lambda b: average_uniqueness(pd.Series(b.index, b.index), events=b["close"]),
+            EnsembleKitError,
+            "got a Series of float64. Pass what `cusum_events` returned",
+        ),
+        (lambda b: cusum_events(b, "1 %"), EnsembleKitError, "`threshold` must be a number or a Series on the bars'"),
+        (lambda b: cusum_events(b, None), EnsembleKitError, "; got NoneType. Give a simple return such as 0.01"),
+        (lambda b: cusum_events(b, b["close"].to_numpy()), EnsembleKitError, "; got ndarray. Give a simple return"),
+        (lambda b: cusum_events(b, b["close"].astype(str)), EnsembleKitError, "must hold numbers; got a Series of str"),
+        (
+            lambda b: cusum_events(b - b["close"].iloc[3], 1.0),
+            BarsError,
+            "Set them to NaN, or add a constant to a spread.",
+        ),
+        (lambda b: ewm_volatility(b * 0.0), BarsError, "prices above 0; got 0 at 2022-01-03 14:30:00+00:00 (row 0; 60"),
+        (lambda b: cusum_events(b.iloc[:0], 1.0), BarsError, "`bars` must have at least one row; got 0."),
+        (lambda b: ewm_volatility(b["close"].iloc[:0]), BarsError, "`bars` must have at least one row; got 0."),
+        (
+            lambda b: ewm_volatility(pd.concat([b, b["close"]], axis=1)),
+            BarsError,
+            "`bars` must have each column once; got close 2 times. Drop or rename the others.",
+        ),
     ],
 )
 def test_refused(call, error, match):

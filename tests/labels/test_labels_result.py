@@ -54,8 +54,9 @@ def test_summary():
     assert shares.index.tolist() == ["H0", "H1", "H2"]
     assert set(shares.columns) == {"bottom", "slope", "peak"}
     np.testing.assert_allclose(shares.sum(axis=1), 1)
-    count = (LABELS.labels["H1"][LABELS.known] == "peak").sum()
-    assert shares.loc["H1", "peak"] == count / LABELS.known.sum()
+    learned = LABELS.known & (LABELS.sample_weight > 0).to_numpy()
+    assert 0 < learned.sum() < LABELS.known.sum()
+    assert shares.loc["H1", "peak"] == (LABELS.labels["H1"][learned] == "peak").mean()
     assert small([1.0, -1.0, 1.0, np.nan]).summary().loc["H0"].to_dict() == {1.0: 2 / 3, -1.0: 1 / 3}
     assert small([1.0, -1.0, 1.0, np.nan]).horizon().name == small([1.0] * 4).labels.name
 
@@ -72,9 +73,11 @@ def test_quantities_are_described():
     frame = pd.DataFrame({"up": [0.5, 1.5, 2.5, np.nan], "down": [1.0, 2.0, 4.0, np.nan]}, index=DAYS)
     labels = Labels(frame, pd.Series(DAYS, index=DAYS), pd.Series([1.0, 0, 1, 1], index=DAYS), {"label": "small"})
     assert labels.align(frame)[1].equals(frame.iloc[:3])
-    assert labels.summary().loc["up", ["mean", "std", "max"]].tolist() == [1.5, 1.0, 2.5]
-    assert repr(labels).startswith("<Labels small: 3 of 4 rows known (1 of weight 0); up: count 3, mean 1.5, std 1,")
-    assert "<td>2.333</td>" in labels._repr_html_()
+    assert labels.summary().loc["up", ["mean", "std", "max"]].tolist() == [1.5, np.sqrt(2), 2.5]
+    assert repr(labels).startswith(
+        "<Labels small: 3 of 4 rows known (1 of weight 0); up: count 2, mean 1.5, std 1.414,"
+    )
+    assert "<td>2.5</td>" in labels._repr_html_()
 
 
 def test_repr():
@@ -95,3 +98,29 @@ def test_html():
 def test_results_can_be_compared_and_hashed():
     assert peak_slope_bottom(BARS, horizons=3, w=12) != LABELS  # by identity: frames have no truth value
     assert len({LABELS, LABELS}) == 1
+
+
+def test_shares_are_of_what_is_learned_from():
+    labels = pd.Series(["up", "down", "hold", None], index=DAYS)
+    weighed = Labels(labels, pd.Series(DAYS, index=DAYS), pd.Series([0.2, 1.0, 0.0, 1.0], index=DAYS))
+    assert repr(weighed) == "<Labels labels: 3 of 4 rows known (1 of weight 0); H0: up 50.00%, down 50.00%>"
+    assert "hold" not in weighed.summary()
+    assert weighed.align(labels)[1].tolist() == ["up", "down", "hold"]
+
+
+@pytest.mark.parametrize("values", [["up", "down", "hold", None], [0.5, 1.5, 2.5, np.nan], [1.0, 0.0, 1.0, np.nan]])
+def test_no_row_to_learn_from(values):
+    idle = Labels(pd.Series(values, index=DAYS), pd.Series(DAYS, index=DAYS), pd.Series(0.0, index=DAYS))
+    text = "3 of 4 rows known (3 of weight 0); H0: nothing to learn from, no row has a weight above 0"
+    assert repr(idle) == f"<Labels labels: {text}>"
+    assert idle._repr_html_() == f"<p>Labels labels: {text}</p>"
+    assert idle.summary().shape == (1, 0)
+
+
+@pytest.mark.parametrize(("labels", "h", "last"), [(LABELS, 3, 2), (LABELS, -1, 2), (LABELS, "H1", 2), (BARS, 1, 0)])
+def test_there_is_no_such_horizon(labels, h, last):
+    labels = peak_slope_bottom(BARS, w=12) if labels is BARS else labels
+    with pytest.raises(
+        EnsembleKitError, match=rf"^`h` must be an integer from 0 to {last}; got {h!r}\. Label the bars"
+    ):
+        labels.horizon(h)

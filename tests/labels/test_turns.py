@@ -309,6 +309,40 @@ def test_label_bars_names_what_there_is():
 
 
 @pytest.mark.parametrize(
+    ("definition", "match"),
+    [
+        (
+            {"window": 7, "w": 3},
+            r"`definition` must hold parameters of peak_slope_bottom \(horizons, w, k, clip_session\)",
+        ),
+        ({"window": 7, "w": 3}, r"; got 'window'\. Drop or rename them\.$"),
+        ({"bars": 1}, r"; got 'bars'\. Drop"),
+        ({"side": "given"}, r"; got 'side'\. Drop"),
+    ],
+)
+def test_label_bars_names_the_parameters_there_are(definition, match):
+    with pytest.raises(EnsembleKitError, match=match):
+        label_bars(random_bars(50), {"label": "peak_slope_bottom"} | definition)
+
+
+def test_label_bars_takes_a_mapping_and_sides_where_there_are_any():
+    bars = random_bars(100)
+    for wrong in ("peak_slope_bottom", peak_slope_bottom(bars, w=7), None):
+        with pytest.raises(
+            EnsembleKitError,
+            match=rf"^`definition` must be a mapping .*; got {type(wrong).__name__}\. Pass `labels.def",
+        ):
+            label_bars(bars, wrong)
+    side = bars["close"] * 0 + 1
+    with pytest.raises(
+        EnsembleKitError, match=r"^`side` must be None for peak_slope_bottom, which has no bets; got Series"
+    ):
+        label_bars(bars, {"label": "peak_slope_bottom"}, side=side)
+    definition = {"label": "triple_barrier", "horizon": 5, "span": 20, "side": "given"}
+    assert label_bars(bars, definition, side=side).definition["side"] == "given"
+
+
+@pytest.mark.parametrize(
     ("parameters", "match"),
     [
         ({"horizons": 0}, "`horizons` must be an integer of at least 1; got 0"),

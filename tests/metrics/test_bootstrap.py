@@ -6,7 +6,7 @@ import pytest
 from sklearn.utils import check_random_state
 
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.metrics import block_bootstrap_mean
+from ensemble_kit.metrics import block_bootstrap_mean, ic_summary
 
 
 def test_interval_covers_the_mean_of_dependent_values():
@@ -100,13 +100,33 @@ def test_times_of_which_nothing_is_known_are_left_out():
         ([1.0, np.nan], None, "at 2 times at least, to make blocks of; got 1"),
         ([np.nan], None, "at 2 times at least, to make blocks of; got 0"),
         ([1.0, np.inf, 2.0], None, "`values` must be finite or NaN; got 1 of 3 infinite. Set them to NaN"),
-        ([1.0, 2.0, 3.0, 4.0], 3, r"`block` must be in \[1, 2\] for 4 times; got 3. Leave it None."),
-        ([1.0, 2.0, 3.0, 4.0], 0, r"`block` must be in \[1, 2\]"),
+        ([1.0, 2.0, 3.0, 4.0], 3, r"`block` must be an integer in \[1, 2\] for 4 times; got 3. Leave it None."),
+        ([1.0, 2.0, 3.0, 4.0], 0, r"`block` must be an integer in \[1, 2\]"),
+        ([1.0, 2.0, 3.0, 4.0], 1.5, r"`block` must be an integer in \[1, 2\] for 4 times; got 1\.5\. Leave it None"),
     ],
 )
 def test_bootstrap_refuses(values, block, says):
     with pytest.raises(EnsembleKitError, match=says):
         block_bootstrap_mean(values, block=block)
+
+
+@pytest.mark.parametrize("function", [block_bootstrap_mean, ic_summary])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"level": 95}, "^`level` must be a number above 0 and below 1; got 95. Of 95 % coverage it is 0.95.$"),
+        ({"level": 0.0}, "`level` must be .*; got 0.0"),
+        ({"level": 1.0}, "`level` must be .*; got 1.0"),
+        ({"level": np.nan}, "`level` must be .*; got nan"),
+        ({"level": "0.9"}, "`level` must be .*; got '0.9'"),
+        ({"n_resamples": 0}, "^`n_resamples` must be an integer of at least 1; got 0. Intervals need some 1000.$"),
+        ({"n_resamples": 100.0}, "`n_resamples` must be an integer of at least 1; got 100.0"),
+        ({"block": 2.0}, r"`block` must be an integer in \[1, 5\] for 10 times; got 2\.0"),
+    ],
+)
+def test_intervals_that_cannot_be(function, options, says):
+    with pytest.raises(EnsembleKitError, match=says):
+        function(np.arange(10.0), **options)
 
 
 def test_a_panel_of_one_time_is_refused():

@@ -203,6 +203,29 @@ def test_brier_score_by_hand_and_by_sklearn(data):
     assert brier_score([0, 1], np.eye(2)[::-1], classes=[0, 1]) == [2.0]
 
 
+def test_brier_judges_probabilities(data):
+    y, proba = data
+    says = (
+        r"^`{}` must hold probabilities, in \[0, 1\] and of sum 1 over the classes; row {} has \[\[.*\]\] "
+        r"\({} such row\(s\)\)\. Predict with `method=\"predict_proba\"`, or take `np\.exp` of log-probabilities\.$"
+    )
+    for row in ([-0.1, 0.5, 0.6], [1.1, 0.0, -0.1], [0.2, 0.2, 0.2], [-0.7, -0.7, -np.inf], [-np.inf, np.inf, 0.0]):
+        spoilt = proba.copy()
+        spoilt[7, 1] = row
+        with pytest.raises(EnsembleKitError, match=says.format("proba", 7, 1)):
+            brier_score(y, spoilt, classes=CLASSES)
+        with pytest.raises(EnsembleKitError, match=says.format("proba", 7, 1)):
+            brier_skill(y, spoilt, [0.2, 0.3, 0.5], classes=CLASSES)
+        weights = np.arange(300) != 7
+        brier_score(y, spoilt, classes=CLASSES, sample_weight=weights)
+    with pytest.raises(EnsembleKitError, match=says.format("proba", 0, 300)):
+        brier_score(y, np.log(proba), classes=CLASSES)
+    with pytest.raises(EnsembleKitError, match=says.format("prior", 0, 300)):
+        brier_skill(y, proba, [20, 30, 50], classes=CLASSES)
+    rounded = proba.astype(np.float32) * np.float32(1 + 2e-7)
+    np.testing.assert_allclose(brier_score(y, rounded, classes=CLASSES), brier_score(y, proba, classes=CLASSES))
+
+
 def test_brier_skill_of_the_prior_is_zero(data):
     y, proba = data
     prior = np.array([0.2, 0.3, 0.5])

@@ -163,7 +163,10 @@ def test_an_impossible_event_costs_what_the_floor_says():
     [
         ({"scorer": "auc"}, "`scorer` must be 'auc_pr', 'brier' or 'log_loss'; got 'auc'"),
         ({"scorer": "brier", "events": EVENTS}, "`events` must be None for scorer='brier', which judges all classes"),
-        ({"block": 76}, r"`block` must be in \[1, 75\] for 150 times; got 76"),
+        ({"block": 76}, r"`block` must be an integer in \[1, 75\] for 150 times; got 76"),
+        ({"block": 7.5}, r"`block` must be an integer in .*; got 7\.5"),
+        ({"n_resamples": 0}, "`n_resamples` must be an integer of at least 1; got 0"),
+        ({"level": 95}, "`level` must be a number above 0 and below 1; got 95"),
         ({"events": ["top"]}, r"`events` must be among the classes .* got \['top'\]"),
         ({"times": [1, 2]}, "`times` must have a time for each of the .* rows of `y`; got 2"),
         ({"sample_weight": [1.0]}, "`sample_weight` must have one weight a row"),
@@ -173,6 +176,23 @@ def test_comparison_refuses(rows, options, says):
     truth, a, b, _ = rows
     with pytest.raises(EnsembleKitError, match=says):
         compare_scores(truth, a, b, classes=CLASSES, **options)
+    if "times" not in options:
+        with pytest.raises(EnsembleKitError, match=says):
+            score_interval(truth, a, classes=CLASSES, **options)
+
+
+@pytest.mark.parametrize("kind", ["brier", "log_loss"])
+def test_losses_judge_probabilities(rows, kind):
+    truth, a, b, _ = rows
+    says = r"^`proba` must hold probabilities, in \[0, 1\] and of sum 1 over the classes; row 0 has .* take `np.exp` of"
+    options = {"classes": CLASSES, "n_resamples": 5, "random_state": 0}
+    for wrong in (np.log(b), 1.01 * b, pd.DataFrame(np.log(b), truth.index, CLASSES)):
+        with pytest.raises(EnsembleKitError, match=says):
+            compare_scores(truth, a, wrong, scorer=kind, **options)
+        with pytest.raises(EnsembleKitError, match=says):
+            score_interval(truth, wrong, scorer=kind, **options)
+    # A ranking is one by any scores.
+    assert compare_scores(truth, b, np.log(b), **options) == (0.0, 0.0, 0.0)
 
 
 def test_scores_that_do_not_fit(rows):

@@ -148,7 +148,21 @@ def test_instruments_too_short_to_shift():
         EnsembleKitError, match=r"`y` must have more than 11 rows for min_shift=5; got 11\. Give more bars\."
     ):
         shift_labels(np.arange(11), min_shift=5)
-    with pytest.raises(EnsembleKitError, match=r"`min_shift` must be an integer of at least 0; got 2\.5"):
+    with pytest.raises(
+        EnsembleKitError, match=r"`min_shift` must be an integer of at least 0; got 2\.5\. Take the label's reach plus"
+    ):
         shift_labels(np.arange(11), min_shift=2.5)
     with pytest.raises(EnsembleKitError, match="`y` must be sorted by time"):
         shift_labels(y.iloc[::-1], min_shift=1)
+
+
+@pytest.mark.parametrize("hole", [np.nan, None])
+def test_labels_not_known_yet_are_not_shifted(hole):
+    y = numbered({"A": 40, "B": 30}).astype(object)
+    y.iloc[[60, 69]] = hole
+    says = (
+        r"^`y` must have no missing label; row 60 has one \(2 such row\(s\)\)\. Leave out .* with `labels.align\(X\)`"
+    )
+    for missing in (y, y.to_numpy(), y.to_frame("H0").assign(weight=1.0)):
+        with pytest.raises(EnsembleKitError, match=says):
+            shift_labels(missing, min_shift=5)

@@ -136,6 +136,27 @@ def test_labels_without_a_rule(bars, definition, got):
         causal_rule(bars, definition)
 
 
+@pytest.mark.parametrize(
+    ("definition", "says"),
+    [
+        (
+            {"label": "peak_slope_bottom", "windw": 12},
+            "^`definition` must hold parameters of peak_slope_bottom, horizons, w, k, clip_session; got 'windw'. Pass",
+        ),
+        ({"label": "triple_barrier", "bars": 1, "Span": 5}, "horizon, profit, .* side, span; got 'bars', 'Span'"),
+        ("peak_slope_bottom", "^`definition` must be a mapping, .*; got str. Pass `labels.definition`.$"),
+    ],
+)
+def test_definitions_of_no_label(bars, definition, says):
+    with pytest.raises(EnsembleKitError, match=says):
+        causal_rule(bars, definition)
+
+
+def test_labels_are_no_definition(bars):
+    with pytest.raises(EnsembleKitError, match=r"got Labels\. Pass `labels.definition`"):
+        causal_rule(bars, peak_slope_bottom(bars))
+
+
 # ------------------------------------------------------------------------------------- turn_rule
 
 

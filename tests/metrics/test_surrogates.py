@@ -110,6 +110,36 @@ def test_instruments_are_shuffled_apart():
     assert (places[0] != places[1]).mean() > 0.5
 
 
+def test_an_instrument_without_prices_stays_as_it_is():
+    panel = make_bars(1200, instruments=["A", "B", "C"], random_state=0)
+    nothing = panel.index.get_level_values(1) == "B"
+    panel.loc[nothing, PRICES] = np.nan
+    surrogate = surrogate_bars(panel, random_state=0)
+    pd.testing.assert_frame_equal(surrogate[nothing], panel[nothing])
+    pd.testing.assert_frame_equal(surrogate[~nothing], surrogate_bars(panel[~nothing], random_state=0))
+    assert (surrogate["close"] != panel["close"])[~nothing].mean() > 0.8
+
+
+@pytest.mark.parametrize("world", [surrogate_bars, random_walk_bars])
+def test_the_order_of_categories_changes_nothing(world):
+    panel = make_bars(400, instruments=["A", "B", "C"], random_state=0)
+    times, names = (panel.index.get_level_values(level) for level in (0, 1))
+    for order in ("ABC", "CAB"):
+        other = panel.set_axis(
+            pd.MultiIndex.from_arrays([times, pd.Categorical(names, list(order))], names=panel.index.names)
+        )
+        found = world(other, random_state=0).set_axis(panel.index)
+        pd.testing.assert_frame_equal(found, world(panel, random_state=0))
+
+
+def test_columns_of_other_names_go_with_their_bar(bars):
+    more = bars.assign(volume=np.arange(len(bars)), adj_close=bars["close"] / 2, note=np.arange(len(bars)).astype(str))
+    surrogate = surrogate_bars(more, random_state=0)
+    source = surrogate["volume"].to_numpy().astype(int)
+    np.testing.assert_array_equal(surrogate["adj_close"], more["adj_close"].to_numpy()[source])
+    pd.testing.assert_series_equal(surrogate["note"], more["note"])
+
+
 def test_columns_of_price_move_with_it(bars):
     more = bars.assign(
         vwap=bars[["high", "low", "close"]].mean(axis=1),

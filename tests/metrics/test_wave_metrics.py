@@ -122,6 +122,30 @@ def test_persistence_on_gold(shared_data):
     assert found == pytest.approx([0.834, 3.243, 0.811, 0.828], abs=1e-3)
 
 
+def test_frames_go_by_name():
+    rng = np.random.default_rng(3)
+    train, true, predicted, last = (rng.normal(size=(n, 2)) for n in (50, 20, 20, 20))
+    expected = wave_scores(true, predicted, y_train=train, last_slopes=last)
+    index = pd.date_range("2024-01-01", periods=20)
+
+    def framed(values, index=index):
+        return pd.DataFrame({"slope_low": values[:, 1], "n": 7, "slope_high": values[:, 0]}, index)
+
+    trained = framed(train, pd.RangeIndex(50))
+    found = wave_scores(framed(true), framed(predicted), y_train=trained, last_slopes=framed(last))
+    pd.testing.assert_frame_equal(found, expected)
+    found = wave_scores(framed(true), predicted, y_train=train, last_slopes=framed(last))
+    pd.testing.assert_frame_equal(found, expected)
+    says = r"^`{}` must have the index of `{}` \(20 waves\); got another one of {}\. Align both with"
+    with pytest.raises(EnsembleKitError, match=says.format("y_pred", "y_true", 20)):
+        wave_scores(framed(true), framed(predicted, index[::-1]), y_train=train, last_slopes=last)
+    with pytest.raises(EnsembleKitError, match=says.format("last_slopes", "y_pred", 19)):
+        wave_scores(true, framed(predicted), y_train=train, last_slopes=framed(last)[1:])
+    says = "^`y_train` must have the columns slope_high and slope_low; got high, slope_low, without slope_high. Name"
+    with pytest.raises(EnsembleKitError, match=says):
+        wave_scores(true, predicted, y_train=pd.DataFrame(train, columns=["high", "slope_low"]), last_slopes=last)
+
+
 def test_bad_input():
     good = np.ones((3, 2))
     shape = r"^`{}` must have shape \({}, 2\), a row a wave, its slopes of highs and lows; got \({}\)\. Align it with"

@@ -132,3 +132,11 @@ def test_names_what_does_not_fit():
         match=r"must be of classes peak, slope, bottom, or buy, hold, sell; got 1.0. Draw those of `peak_slope_bottom`",
     ):
         plot_labels(BARS, numbers)
+
+
+@pytest.mark.parametrize("last", [0, -5, 2.5])
+def test_a_picture_of_no_bars(last):
+    with pytest.raises(
+        EnsembleKitError, match=rf"^`last` must be None or an integer of at least 1; got {last}\. Count"
+    ):
+        plot_labels(BARS, TURNS, last=last)

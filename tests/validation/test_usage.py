@@ -288,3 +288,17 @@ def test_a_real_record_is_short_to_read(fitted):
     frame = vote.row_usage_.to_frame(times)
     judged = frame[frame["role"] == "score"]
     assert (judged["first"].iloc[1:].to_numpy() > judged["last"].iloc[:-1].to_numpy()).all()
+
+
+def test_rows_of_an_unknown_role():
+    with pytest.raises(EnsembleKitError, match=r"`role` must be one of fit, stop, .*; got 'train'"):
+        RowUsage(5).rows("train")
+
+
+@pytest.mark.parametrize("n_rows", [-1, 5.0, "5", True, [1, 2]])
+def test_numbers_of_rows_that_are_none(n_rows):
+    with pytest.raises(
+        EnsembleKitError, match=r"^`n_rows` must be None or an integer of at least 0; got .* `len\(X\)`"
+    ):
+        RowUsage(n_rows)
+    assert RowUsage(np.int64(0)).n_rows == 0

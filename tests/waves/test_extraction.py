@@ -1,5 +1,6 @@
 """Waves: against a re-fit of both lines at every bar, and never another wave when later bars arrive."""
 
+import re
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ensemble_kit.datasets import make_bars, read_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.sessions import session_times
 from ensemble_kit.waves import extract_waves, fit_cut
 
 PRICES = ["open", "high", "low", "close"]
@@ -273,3 +275,40 @@ def test_real_bars(shared_data, file, n_waves, later):
     first = int((waves.index < bars.index[half]).sum())
     assert half / first == pytest.approx(14.46, abs=0.01)
     assert (len(bars) - half) / (len(waves) - first) == pytest.approx(later, abs=0.01)
+
+
+def spoilt_bars(n, *, at=300):
+    """Bars with one print far too wide."""
+    bars = random_bars(n, seed=3)
+    bars.iloc[at, bars.columns.get_loc("high")] *= 3
+    bars.iloc[at, bars.columns.get_loc("low")] /= 3
+    return bars
+
+
+def test_a_bad_print_that_makes_one_wave_of_most_bars_is_named():
+    bars = spoilt_bars(1500)
+    with pytest.warns(UserWarning, match=r"One wave holds \d+ of 1486 bars: it begins at 2022") as caught:
+        waves = extract_waves(bars)
+    assert [warning.filename for warning in caught] == [__file__]
+    row = int(re.search(r"\(row (\d+)\), where ATR", str(caught[0].message))[1])
+    assert 300 <= row < 320
+    assert "clean it or drop the bars outside the session" in str(caught[0].message)
+    assert row == (waves["last"].max() + 1 if waves["n"].max() < 743 else waves.loc[waves["n"].idxmax(), "first"])
+    with pytest.warns(UserWarning, match="One wave holds"):
+        fit_cut(bars, bars_per_wave=40)
+    # Of few bars one wave may well hold most; other instruments have their own.
+    extract_waves(spoilt_bars(490))
+    panel = pd.concat({"B": bars, "A": random_bars(1500, seed=4)}, names=["instrument"]).swaplevel().sort_index()
+    with pytest.warns(UserWarning, match=r"One wave holds \d+ of 1486 bars: it begins at \(.*'B'\)"):
+        extract_waves(panel.rename_axis(["datetime", "instrument"]))
+
+
+def test_a_bad_print_on_real_bars(shared_data):
+    bars = read_bars(shared_data / "spy_ext_5min_2025.parquet")
+    with pytest.warns(
+        UserWarning, match=r"holds 9051 of 11287 bars: .* 2025-06-20 22:30:00\+00:00 .* is 14\.82; the med"
+    ):
+        assert len(extract_waves(bars)) == 13
+    times = session_times(bars.index, "XNYS")
+    regular = bars[(times.minute >= 0) & (times.minute < times.length) & ~times.holiday]
+    assert len(extract_waves(regular)) > len(regular) / 30

@@ -129,6 +129,7 @@ def test_some_waves_get_what_all_get():
         assert some.shape[1] == 39
 
 
+@pytest.mark.filterwarnings("ignore:One wave holds:UserWarning")
 def test_prices_that_stand_still():
     close = np.concatenate([np.full(60, 7.1), 7.1 + np.cumsum(np.tile([0.1, -0.05], 50)), np.full(300, 7.3)])
     close = np.concatenate([close, 7.3 + np.cumsum(np.tile([0.1, -0.05], 50))])

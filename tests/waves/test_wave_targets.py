@@ -51,6 +51,7 @@ def test_each_wave_gets_the_next_one_of_its_instrument(instruments):
     assert pickle.loads(pickle.dumps(labels)).labels.equals(labels.labels)
 
 
+@pytest.mark.filterwarnings("ignore:One wave holds:UserWarning")
 def test_a_target_sees_bars_up_to_t1_only():
     bars = make_bars(600, random_state=1)
     labels = wave_targets(extract_waves(bars))
