@@ -11,6 +11,8 @@ from families import FAMILIES, small
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
+from ensemble_kit.tracking.model import read_model, write_model
+
 N, F = 160, 3
 
 pytestmark = pytest.mark.parametrize("family", FAMILIES)
@@ -70,6 +72,12 @@ def test_same_seed_same_bits_and_a_stored_model_is_itself(family, X, y):
     other = quick(family, random_state=1).fit(X, y).predict_proba(X)
     assert np.abs(other - answer).max() > 1e-4
     assert model.n_parameters_ == sum(p.numel() for p in model.net_.module_.parameters())
+
+
+def test_a_registered_model_is_itself_and_executes_nothing(family, X, y, tmp_path):
+    model = quick(family).fit(X, y)
+    write_model(model, tmp_path, {})
+    assert_array_equal(read_model(tmp_path).predict_proba(X), model.predict_proba(X))
 
 
 def test_several_horizons_share_a_trunk(family, X, y):
