@@ -114,16 +114,16 @@ TRUTH = torch.tensor([[0], [1]])
 def test_losses_by_hand():
     p = LOGITS.softmax(-1).numpy()[:, 0]
     right = p[[0, 1], [0, 1]]
-    assert_allclose(CrossEntropy().each(LOGITS, TRUTH)[:, 0], -np.log(right), rtol=1e-5)
-    assert_allclose(Focal(1.5).each(LOGITS, TRUTH)[:, 0], -((1 - right) ** 1.5) * np.log(right), rtol=1e-5)
-    assert_allclose(Focal(0.0).each(LOGITS, TRUTH), CrossEntropy().each(LOGITS, TRUTH), rtol=1e-5)
+    assert_allclose(CrossEntropy()._each(LOGITS, TRUTH)[:, 0], -np.log(right), rtol=1e-5)
+    assert_allclose(Focal(1.5)._each(LOGITS, TRUTH)[:, 0], -((1 - right) ** 1.5) * np.log(right), rtol=1e-5)
+    assert_allclose(Focal(0.0)._each(LOGITS, TRUTH), CrossEntropy()._each(LOGITS, TRUTH), rtol=1e-5)
     costs = np.array([[0, 1, 10], [6, 0, 6], [10, 1, 0.0]])
-    loss = ExpectedCost(torch.tensor(costs, dtype=torch.float32)).each(LOGITS, TRUTH)[:, 0]
+    loss = ExpectedCost(torch.tensor(costs, dtype=torch.float32))._each(LOGITS, TRUTH)[:, 0]
     assert_allclose(loss, [(p[0] * costs[:, 0]).sum() / 10, (p[1] * costs[:, 1]).sum() / 10], rtol=1e-5)
     weighted = CrossEntropy()(LOGITS, (TRUTH, torch.tensor([[2.0], [0.0]])))
     assert_allclose(weighted, -np.log(right[0]), rtol=1e-5)
-    assert_allclose(SquaredError().each(LOGITS[..., :1], torch.tensor([[1.0], [2.0]])), [[1.0], [4.0]])
-    assert_allclose(Huber().each(LOGITS[..., :1], torch.tensor([[1.5], [3.0]])), [[0.125], [2.5]])
+    assert_allclose(SquaredError()._each(LOGITS[..., :1], torch.tensor([[1.0], [2.0]])), [[1.0], [4.0]])
+    assert_allclose(Huber()._each(LOGITS[..., :1], torch.tensor([[1.5], [3.0]])), [[0.125], [2.5]])
 
 
 def test_label_margins_favour_the_rare():
@@ -133,13 +133,13 @@ def test_label_margins_favour_the_rare():
     shifted = LOGITS.numpy()[:, 0].copy()
     shifted[[0, 1], [0, 1]] -= hit
     expected = np.log(np.exp(shifted).sum(1)) - shifted[[0, 1], [0, 1]]
-    assert_allclose(loss.each(LOGITS, TRUTH)[:, 0], expected, rtol=1e-5)
+    assert_allclose(loss._each(LOGITS, TRUTH)[:, 0], expected, rtol=1e-5)
     loss.begin_epoch(0.5)
-    late = loss.each(LOGITS, TRUTH)[:, 0].numpy() / expected
+    late = loss._each(LOGITS, TRUTH)[:, 0].numpy() / expected
     assert_allclose(late[1] / late[0], (1 - 0.999**10_000) / (1 - 0.999**16), rtol=1e-3)
     assert_allclose((loss.class_weights * torch.tensor([[10_000.0, 16.0, 625.0]])).sum() / 10_641, 1, rtol=1e-5)
     # What says when to stop stays the same question.
-    assert_allclose(loss.eval().each(LOGITS, TRUTH), CrossEntropy().each(LOGITS, TRUTH))
+    assert_allclose(loss.eval()._each(LOGITS, TRUTH), CrossEntropy()._each(LOGITS, TRUTH))
     absent = LabelMargin(torch.tensor([[50.0, 0.0, 5.0]]))
     assert torch.isfinite(absent.margins).all()
     assert absent.margins[0, 1] == absent.class_weights[0, 1] == 0
@@ -235,13 +235,13 @@ def test_bad_quantities_are_refused(X, quantity):
 
 def test_every_bar_of_a_window_teaches_by_its_own_label(X, y, monkeypatch):
     seen = []
-    each = CrossEntropy.each
+    each = CrossEntropy._each
 
     def record(self, outputs, truth):
         seen.append((outputs.shape, truth))
         return each(self, outputs, truth)
 
-    monkeypatch.setattr(CrossEntropy, "each", record)
+    monkeypatch.setattr(CrossEntropy, "_each", record)
     model = small("causal_transformer", 4, max_epochs=1, validation_fraction=0.25, validation_purge=6)
     weight = np.ones(N)
     weight[30:40] = 0

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from ensemble_kit.metrics import (
     random_walk_bars,
     score_interval,
 )
-from ensemble_kit.metrics.skill import skill_test
+from ensemble_kit.metrics.skill import _excess, skill_test
 from ensemble_kit.sizing import KellySizer, SizedClassifier
 from ensemble_kit.validation import WalkForwardSplit
 
@@ -182,12 +183,18 @@ def test_the_figures_of_a_pipeline_by_hand(trained):
 
 
 def test_the_interval_of_the_excess_joins_both():
+    walks = pd.Series([0.2, 0.3, np.nan, 0.1])
+    half = 4.302653 * 0.1 / np.sqrt(3)  # Student's quantile of 2 degrees of freedom
+    excess, low, high = _excess((0.5, 0.4, 0.7), walks, 0.95)
+    assert excess == pytest.approx(0.3)
+    assert excess - low == pytest.approx(np.hypot(0.1, half))
+    assert high - excess == pytest.approx(np.hypot(0.2, half))
+
     bars = with_answers(BARS, sees=0.05)
     scores = skill_test(Oracle(), bars, start=START, label=TURNS).scores
     excess, low, high = scores.loc["mean", ["excess", "excess_low", "excess_high"]]
     labels = peak_slope_bottom(bars, w=12)
     rows = HELD[labels.known[HELD]]
-    # Wider than that of the score alone, with blocks of the usual length, and not by much.
     score, *alone = score_interval(
         labels.labels.iloc[rows],
         bars.iloc[rows][["p_bottom", "p_peak", "p_slope"]].to_numpy(),
@@ -195,8 +202,20 @@ def test_the_interval_of_the_excess_joins_both():
         events=["peak", "bottom"],
         random_state=0,
     )
-    assert 0.9 * (score - alone[0]) < excess - low < 1.5 * (score - alone[0])
-    assert 0.9 * (alone[1] - score) < high - excess < 1.5 * (alone[1] - score)
+    assert 0.8 * (score - alone[0]) < excess - low < 1.5 * (score - alone[0])
+    assert 0.8 * (alone[1] - score) < high - excess < 1.5 * (alone[1] - score)
+
+
+def test_rows_of_weight_0_are_history():
+    def label(bars):
+        labels = peak_slope_bottom(bars, w=12)
+        weight = labels.sample_weight.where(bars.index >= BARS.index[1900], 0.0)
+        return Labels(labels.labels, labels.t1, weight, labels.definition)
+
+    report = skill_test(Oracle(), with_answers(BARS, sees=0.05), start=START, label=label)
+    assert report.rows.min() == 500
+    late = peak_slope_bottom(BARS, w=12).labels.iloc[1900:]
+    assert report.scores["n_events"]["peak"] == (late == "peak").sum()
 
 
 def test_blocks_are_no_shorter_than_the_label_reaches():
@@ -346,6 +365,14 @@ def test_what_the_report_holds():
         assert word in str(report)
     assert len(report.labels) == len(report.position) == len(report.proba) == 1000
     assert str(pickle.loads(pickle.dumps(report))) == str(report)
+
+
+def test_to_earn_is_to_have_an_interval_above_0():
+    report = skill_test(SizedOracle(), with_answers(BARS, sees=1.0, times=1.0), start=START, label=TURNS)
+    for low, high, verdict in ((1e-9, 2e-4, "skill"), (-1e-9, 2e-4, "classification only")):
+        edge = report.edge.copy()
+        edge.loc["timing"] = [1e-4, low, high]
+        assert replace(report, edge=edge).verdict == verdict
 
 
 def test_a_finer_level_needs_more_walks():

@@ -14,9 +14,11 @@ Target = tuple[Tensor, Tensor]
 class Loss(nn.Module):
     """Mean over rows and horizons of weight x loss.
 
-    A subclass supplies `each`; what differs in training (`self.training`) must leave the loss
+    A subclass supplies `_each`; what differs in training (`self.training`) must leave the loss
     on the stop rows comparable from epoch to epoch.
     """
+
+    done = 0.0
 
     def forward(self, outputs: Tensor, target: Target) -> Tensor:
         """Return the loss of a batch.
@@ -34,23 +36,10 @@ class Loss(nn.Module):
             The loss.
         """
         truth, weights = target
-        return (self.each(outputs, truth) * weights).mean()
+        return (self._each(outputs, truth) * weights).mean()
 
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:
-        """Return the loss of each row and horizon.
-
-        Parameters
-        ----------
-        outputs : Tensor of shape (..., H, K)
-            What the network says.
-        truth : Tensor of shape (..., H)
-            What came true.
-
-        Returns
-        -------
-        Tensor of shape (..., H)
-            Losses.
-        """
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Return the loss (..., H) of outputs (..., H, K) and of what came true (..., H)."""
         raise NotImplementedError
 
     def begin_epoch(self, done: float) -> None:
@@ -61,13 +50,18 @@ class Loss(nn.Module):
         done : float
             In [0, 1).
         """
+        self.done = done
+
+
+def _cross_entropy(outputs: Tensor, truth: Tensor) -> Tensor:
+    return cross_entropy(outputs.flatten(0, -2), truth.flatten(), reduction="none").view(truth.shape)
 
 
 class CrossEntropy(Loss):
     """Cross-entropy: the negative log-probability of what came true."""
 
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:  # noqa: D102
-        return cross_entropy(outputs.flatten(0, -2), truth.flatten(), reduction="none").view(truth.shape)
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        return _cross_entropy(outputs, truth)
 
 
 class Focal(Loss):
@@ -83,7 +77,7 @@ class Focal(Loss):
         super().__init__()
         self.gamma = gamma
 
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:  # noqa: D102
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
         log_p = outputs.log_softmax(-1).gather(-1, truth.unsqueeze(-1)).squeeze(-1)
         # Not 1 - exp(log_p): near p = 1 the difference of floats, and its power's gradient, are lost.
         return -((-torch.expm1(log_p)).clamp_min(1e-12) ** self.gamma) * log_p
@@ -108,7 +102,7 @@ class ExpectedCost(Loss):
         super().__init__()
         self.register_buffer("costs", costs / costs.max())
 
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:  # noqa: D102
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
         return (outputs.softmax(-1) * self.costs.T[truth]).sum(-1)
 
 
@@ -146,18 +140,14 @@ class LabelMargin(Loss):
         mean = (effective * counts).sum(-1, keepdim=True) / counts.sum(-1, keepdim=True)
         self.register_buffer("class_weights", effective / mean)
         self.defer = defer
-        self.late = False
 
-    def begin_epoch(self, done: float) -> None:  # noqa: D102
-        self.late = done >= self.defer
-
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:  # noqa: D102
-        plain = CrossEntropy.each(self, outputs, truth)  # type: ignore[arg-type]
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        plain = _cross_entropy(outputs, truth)
         if not self.training:
             return plain
         hit = one_hot(truth, outputs.shape[-1]).to(outputs.dtype)
-        margin = CrossEntropy.each(self, outputs - hit * self.margins, truth)  # type: ignore[arg-type]
-        if not self.late:
+        margin = _cross_entropy(outputs - hit * self.margins, truth)
+        if self.done < self.defer:
             return margin
         return margin * (hit * self.class_weights).sum(-1)
 
@@ -165,12 +155,12 @@ class LabelMargin(Loss):
 class SquaredError(Loss):
     """Squared difference."""
 
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:  # noqa: D102
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
         return (outputs.squeeze(-1) - truth) ** 2
 
 
 class Huber(Loss):
     """Squared difference near 0, absolute beyond one standard deviation of the target."""
 
-    def each(self, outputs: Tensor, truth: Tensor) -> Tensor:  # noqa: D102
+    def _each(self, outputs: Tensor, truth: Tensor) -> Tensor:
         return huber_loss(outputs.squeeze(-1), truth, reduction="none")
