@@ -124,6 +124,22 @@ class Net(NeuralNet):
         with _autocast(torch.device(self.device), self.precision):
             return super().infer(x, **fit_params).float()
 
+    def _set_training(self, training: bool = True) -> None:
+        # skorch would visit every layer before every batch.
+        if self.module_.training is not training or self.criterion_.training is not training:
+            super()._set_training(training)
+
+
+class _ClipNorm(GradientNormClipping):
+    """Find the parameters once: skorch would search all layers for them at every batch."""
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        super().on_train_begin(net, **kwargs)
+        self.parameters_ = list(net.get_all_learnable_params())
+
+    def on_grad_computed(self, net: NeuralNet, **kwargs: Any) -> None:
+        super().on_grad_computed(net, **(kwargs | {"named_parameters": self.parameters_}))
+
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -184,7 +200,7 @@ def make_net(
     """
     extra = dict(net_params or {})
     made = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
-    callbacks: list[tuple[str, Callback]] = [("gradient_clip", GradientNormClipping(gradient_clip))]
+    callbacks: list[tuple[str, Callback]] = [("gradient_clip", _ClipNorm(gradient_clip))]
     callbacks += _schedule(schedule, max_epochs)
     callbacks += [("bar", ProgressBar())] if bar else []
     # A generator of its own even where nothing is shuffled: a loader without one draws from the caller's.
