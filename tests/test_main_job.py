@@ -12,8 +12,8 @@ from ensemble_kit.ensemble import WalkForwardVotingClassifier
 from ensemble_kit.estimators import LGBMWindowClassifier, LSTMGRUClassifier
 from ensemble_kit.features import Alpha158, SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom
-from ensemble_kit.metrics import auc_pr, block_bootstrap_mean, shifted_label_scores
-from ensemble_kit.sizing import KellySizer, SizedClassifier, next_open_return
+from ensemble_kit.metrics import auc_pr, block_bootstrap_mean, next_open_return, shifted_label_scores
+from ensemble_kit.sizing import KellySizer, SizedClassifier
 from ensemble_kit.validation import WalkForwardSplit, lookback
 
 SESSION = "XNYS"
