@@ -1,6 +1,6 @@
 """What the toolkit says where there is nothing to know, and where there is: whole pipelines, many seeds.
 
-    python benchmarks/nulls.py                  # 50 seeds: about ten minutes on two cores
+    python benchmarks/nulls.py                  # 50 seeds: five to ten minutes on two cores
     python benchmarks/nulls.py --seeds 3 --quick
     python benchmarks/nulls.py --bars ../shared/data/spy_5min_2022_2023.parquet
 
