@@ -32,8 +32,8 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 _FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
 
-#: Products of fewer rows are summed in another order: a window alone would differ in its last bits.
-_FEWEST = 4
+#: Products of fewer rows are summed in another order: a short window alone would differ in its last bits.
+_FEWEST_ROWS = 4
 
 Batch = tuple[Tensor, tuple[Tensor, Tensor]]
 
@@ -353,11 +353,12 @@ def outputs_of_windows(
     """
     module.to(device).eval()
     rows = np.arange(len(windows))
+    fewest = -(-_FEWEST_ROWS // windows.seq_len)
     parts: list[Tensor] = []
     with torch.inference_mode(), _autocast(device, precision if len(rows) > 1 else "float32"):
         for at in range(0, len(rows), batch_size):
             some = rows[at : at + batch_size]
-            asked = np.concatenate([some, np.repeat(some[-1:], max(_FEWEST - len(some), 0))])
+            asked = np.concatenate([some, np.repeat(some[-1:], max(fewest - len(some), 0))])
             answers = module(torch.from_numpy(windows.take(asked)).to(device))[: len(some)]
             parts.append(answers.double().cpu())
     return torch.cat(parts).numpy()
