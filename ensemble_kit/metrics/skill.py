@@ -125,6 +125,11 @@ def skill_test(
     along in a market that rose is no skill. Panels are averaged by time first. The interval is a
     moving-block bootstrap's. Positions that never change have a timing part of 0 exactly.
 
+    Positions taken at rare turns are too few for one short holdout: with 2,000 to 2,400 bars held
+    out of worlds of ``make_bars(signal=4)``, turns (w = 12) were found in 8 of 8, and what positions
+    on them earned was told from chance in 9 of 16. A label of every bar (`buy_sell_hold`) was called skill
+    in 48 of 50 worlds of 5,000 bars at ``signal=2`` (``benchmarks/nulls.py``).
+
     References
     ----------
     .. [1] G. Y. Zou, A. Donner, Construction of Confidence Limits About Effect Measures: A General
