@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import numba
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ FloatArray = NDArray[np.float64]
 _BLOCKS_A_SIZE = 5
 # Rows a run must have on average to be worth an Arrow slice of its own in every column.
 _ROWS_A_SLICE = 64
+# Rows that block means are made of at once: what they need fits a core's cache.
+_ROWS_A_PASS = 1024
 
 
 def lag_blocks(lags: str | Sequence[int], seq_len: int) -> IntArray:
@@ -131,6 +134,14 @@ class LagColumns:
     blocks : ndarray of int64, shape (n_blocks, 2)
         What `lag_blocks` returned.
 
+    Attributes
+    ----------
+    series : ndarray of float32, shape (F, n_lengths, n_padded)
+        Each column's means of the last 1, 2, ... rows, the lengths that `blocks` names, each
+        once, in increasing order.
+    position : ndarray of int64, shape (n,)
+        Where the rows of X lie in a series.
+
     Notes
     -----
     A column is kept once for each block length, padded with `seq_len - 1` missing rows
@@ -150,17 +161,23 @@ class LagColumns:
     """
 
     def __init__(self, X: NDArray[np.float32], keys: RowKeys, seq_len: int, blocks: IntArray) -> None:
-        self._position, n_padded = padded_blocks(keys, seq_len - 1)
+        self.position, n_padded = padded_blocks(keys, seq_len - 1)
         self._blocks = blocks
-        lengths = sorted({int(length) for length in blocks[:, 1]})
-        # (F, n_lengths, n_padded): each series is contiguous, as Arrow wants it.
-        series = np.full((X.shape[1], len(lengths), n_padded), np.nan, dtype=np.float32)
-        column = np.full(n_padded, np.nan, dtype=np.float32)
-        for f in range(X.shape[1]):
-            column[self._position] = X[:, f]
-            _block_means(column, lengths, out=series[f])
-        self._series = series
+        lengths = np.unique(blocks[:, 1])
         self._which = np.searchsorted(lengths, blocks[:, 1])
+        # Each series is contiguous, as Arrow wants it.
+        self.series = np.empty((X.shape[1], len(lengths), n_padded), dtype=np.float32)
+        values = self.series[:, 0]
+        values[:] = np.nan
+        values[:, self.position] = X.T
+        _block_means(self.series, lengths)
+
+    @property
+    def offsets(self) -> IntArray:
+        """Where in the flattened `series` a derived column would have padded row 0, shape (F * n_blocks,)."""
+        n_columns, n_lengths, n_padded = self.series.shape
+        of_block = self._which * n_padded - self._blocks[:, 0]
+        return (np.arange(n_columns)[:, None] * (n_lengths * n_padded) + of_block).ravel()
 
     def arrange(self, rows: IntArray) -> IntArray:
         """Return rows in the order that makes `table` cheap: instrument by instrument, in time.
@@ -175,7 +192,7 @@ class LagColumns:
         ndarray of int64
             The same positions in that order.
         """
-        return rows[np.argsort(self._position[rows], kind="stable")]
+        return rows[np.argsort(self.position[rows], kind="stable")]
 
     def table(self, rows: IntArray) -> pa.Table:
         """Return the derived columns of some rows.
@@ -191,13 +208,13 @@ class LagColumns:
         pyarrow.Table of float32, shape (m, F * n_blocks)
             Columns in the order of `lag_names`, named by number.
         """
-        at = self._position[rows]
+        at = self.position[rows]
         edges = np.flatnonzero(np.diff(at, prepend=-2) != 1)
         runs = list(zip(at[edges].tolist(), np.diff(edges, append=len(at)).tolist(), strict=True))
         scattered = len(runs) > 1 + len(at) // _ROWS_A_SLICE
 
         columns: list[Any] = []
-        for of_column in self._series:
+        for of_column in self.series:
             buffers = [pa.py_buffer(series) for series in of_column]
             arrays = [pa.Array.from_buffers(pa.float32(), of_column.shape[1], [None, buffer]) for buffer in buffers]
             for (lag, _), which in zip(self._blocks.tolist(), self._which.tolist(), strict=True):
@@ -210,25 +227,60 @@ class LagColumns:
         return pa.Table.from_arrays(columns, names=[str(j) for j in range(len(columns))])
 
 
-def _block_means(column: NDArray[np.float32], lengths: Sequence[int], out: NDArray[np.float32]) -> None:
-    """Write, for each length, the mean of the known among the last so many values of each row."""
-    known = ~np.isnan(column)
-    # Sum and count of the last `bit` rows; rows before the column's first are as if missing.
-    power = np.stack([np.where(known, column, 0.0), known], dtype=np.float64)
-    sums = np.zeros((len(lengths), *power.shape))
-    reach = [0] * len(lengths)
-    bit = 1
-    while bit <= lengths[-1]:
-        for k, length in enumerate(lengths):
-            if length & bit:
-                _add_delayed(sums[k], power, reach[k])
-                reach[k] += bit
-        power = _add_delayed(power.copy(), power, bit)
-        bit *= 2
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a block without known values
-        out[:] = sums[:, 0] / sums[:, 1]
+@numba.njit(cache=True, nogil=True)
+def _block_means(series: NDArray[np.float32], lengths: IntArray) -> None:
+    """Turn the values in `series[:, 0]` into the means, at each row, of the known among the last so many."""
+    n_columns, n_lengths, n = series.shape
+    longest = lengths[-1]
+    size = min(n, _ROWS_A_PASS + longest - 1)
+    # Sums and counts of the known among the last 1, 2, 4, ... rows; rows before the first are as if missing.
+    power, doubled = np.empty((2, size)), np.empty((2, size))
+    parts = np.empty((n_lengths, 2, size))
+    for f in range(n_columns):
+        stop = n
+        while stop > 0:  # the newest rows first: the values behind them are still there
+            start = max(stop - _ROWS_A_PASS, 0)
+            begin = max(start - longest + 1, 0)
+            m = stop - begin
+            _split_known(series[f, 0, begin:stop], power[0, :m], power[1, :m])
+            bit = 1
+            while bit <= longest:
+                for k in range(n_lengths):
+                    reach = lengths[k] & (bit - 1)
+                    for j in range(2):
+                        if lengths[k] & bit and reach:
+                            _add_delayed(parts[k, j, :m], power[j, :m], reach, parts[k, j, :m])
+                        elif lengths[k] & bit:
+                            parts[k, j, :m] = power[j, :m]
+                    if lengths[k] // bit == 1:
+                        _divide(
+                            parts[k, 0, start - begin : m], parts[k, 1, start - begin : m], series[f, k, start:stop]
+                        )
+                for j in range(2):
+                    _add_delayed(power[j, :m], power[j, :m], bit, doubled[j, :m])
+                power, doubled = doubled, power
+                bit *= 2
+            stop = start
 
 
-def _add_delayed(to: FloatArray, what: FloatArray, rows: int) -> FloatArray:
-    to[:, rows:] += what[:, : max(what.shape[1] - rows, 0)]
-    return to
+@numba.njit(cache=True, nogil=True)
+def _split_known(x: NDArray[np.float32], value: FloatArray, known: FloatArray) -> None:
+    for i in range(len(x)):
+        hole = np.isnan(x[i])
+        value[i] = 0.0 if hole else x[i]
+        known[i] = 0.0 if hole else 1.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_delayed(to: FloatArray, what: FloatArray, rows: int, out: FloatArray) -> None:
+    head = min(rows, len(to))
+    out[:head] = to[:head]
+    a, b, c = to[head:], what[: len(to) - head], out[head:]
+    for i in range(len(a)):
+        c[i] = a[i] + b[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _divide(a: FloatArray, b: FloatArray, out: NDArray[np.float32]) -> None:
+    for i in range(len(out)):
+        out[i] = np.float32((0.0 + a[i]) / b[i])  # no -0

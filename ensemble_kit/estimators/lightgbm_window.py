@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import lightgbm as lgb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble_kit.bars import RowKeys, row_keys
+from ensemble_kit.estimators._boosting import bin_rows, boost, class_scores
+from ensemble_kit.estimators._lag_explanations import LagExplanations
+from ensemble_kit.estimators._lightgbm_params import LIGHTGBM_PARAMS, expand_constraints, with_defaults
 from ensemble_kit.estimators._parameters import (
     CLASS_WEIGHT,
     FRACTION,
+    ONE_OF,
     POSITIVE,
     WHOLE,
     WHOLE_OR_0,
@@ -25,7 +29,9 @@ from ensemble_kit.estimators._parameters import (
     check_parameters,
 )
 from ensemble_kit.estimators._rows import class_weights, newest_block
-from ensemble_kit.estimators.lags import LagColumns, lag_blocks, lag_names
+from ensemble_kit.estimators.costs import cost_table
+from ensemble_kit.estimators.forest import Forest
+from ensemble_kit.estimators.lags import LagColumns, lag_blocks
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.targets import Targets, check_row_weights, unstack_horizons
 from ensemble_kit.validation import check_panel_index
@@ -35,18 +41,11 @@ __all__ = ["LGBMWindowClassifier"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Bins from this many rows instead of LightGBM's 200,000: most of the time that binning 16,400 columns takes.
-_BIN_ROWS = 5000
-# What LightGBM calls our own parameters, and what the answer's meaning hangs on.
-_OWN = {
-    "objective", "application", "loss", "num_class", "num_classes", "sigmoid", "num_iterations", "n_iter",
-    "n_estimators", "num_boost_round", "num_leaves", "max_leaves", "learning_rate", "eta", "shrinkage_rate",
-    "min_data_in_leaf", "min_child_samples", "num_threads", "n_jobs", "nthread", "seed", "random_state",
-    "early_stopping_round", "early_stopping_rounds", "verbosity", "verbose",
-}  # fmt: skip
+# Made from `model_text_` when they are needed, LightGBM's with a pointer that no pickle carries; and what a run set.
+_NOT_KEPT = ("_forest", "_boosters", "_skl_callbacks")
 
 
-class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
+class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """LightGBM that sees, at each row, the last `seq_len` rows of every column.
 
     Row t of an answer depends on rows t - seq_len + 1 to t of its instrument only. The
@@ -70,6 +69,13 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         Fewest rows a leaf.
     class_weight : dict, "balanced" or None, default=None
         Weight of each label, times `sample_weight`. ``"balanced"`` is by horizon.
+    loss : {"cross_entropy", "expected_cost"}, default="cross_entropy"
+        The expected cost of a decision drawn from the probabilities trains decisions:
+        probabilities need calibration.
+    cost_matrix : dict, DataFrame or array-like of shape (K, K), default=None
+        For the expected cost: what it costs to say the row's class where the column's comes
+        true; by label (a dict of dicts, or a frame), or in sorted order of the labels. Only
+        proportions matter. None is `costs.PEAK_SLOPE_BOTTOM`.
     validation_fraction : float, default=0.0
         What part of the weighted rows' distinct times, the newest, is held out to stop
         early; nothing where that is fewer than 10 times.
@@ -77,7 +83,7 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         Distinct times (bars) left out between the rows to fit and those to stop: as many as
         a label looks ahead.
     patience : int, default=20
-        Rounds without a better held-out log-loss before stopping.
+        Rounds without a better held-out loss before stopping.
     n_threads : int, default=1
         Threads of LightGBM. Another number may give other bits.
     random_state : int, RandomState or None, default=None
@@ -86,6 +92,10 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         Whether LightGBM writes its messages.
     params : dict or None, default=None
         Further parameters of LightGBM (``{"lambda_l2": 10, "feature_fraction": 0.2}``).
+        Constraints are by column of X and hold for all its lags: `monotone_constraints`, F
+        times -1, 0 or 1 or a dict of name to these, of the score of each class (of the second
+        of two); `interaction_constraints`, lists of names or positions. A column in none of
+        these lists meets only its own lags.
 
     Attributes
     ----------
@@ -93,6 +103,9 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         Labels among the rows of weight above 0, the same for all horizons.
     model_text_ : list of str
         LightGBM's models, one a horizon. All answers come from them.
+    init_score_ : ndarray of float64, shape (H, K)
+        Added to their scores. 0, but for classes that no row to fit of a horizon has under the
+        expected cost, which start from the log-probability of the impossible.
     lag_blocks_ : ndarray of int64, shape (n_blocks, 2)
         Newest lag and length of each block.
     n_iter_ : list of int
@@ -109,6 +122,7 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
     See Also
     --------
     ensemble_kit.estimators.lags.lag_blocks : The lags of each derived column.
+    ensemble_kit.estimators.ExpectedCostClassifier : Decides by cost, and keeps probabilities.
 
     Notes
     -----
@@ -141,14 +155,12 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         "learning_rate": POSITIVE,
         "min_child_samples": WHOLE,
         "class_weight": CLASS_WEIGHT,
+        "loss": ONE_OF("cross_entropy", "expected_cost"),
         "validation_fraction": FRACTION,
         "validation_purge": WHOLE_OR_0,
         "patience": WHOLE,
         "n_threads": WHOLE,
-        "params": (
-            "None or a dict of LightGBM's parameters, without the objective and those that are the estimator's own",
-            lambda v: v is None or (isinstance(v, Mapping) and not _OWN & set(v)),
-        ),
+        "params": LIGHTGBM_PARAMS,
     }
 
     def __init__(
@@ -161,6 +173,8 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.05,
         min_child_samples: int = 20,
         class_weight: Mapping[Any, float] | str | None = None,
+        loss: str = "cross_entropy",
+        cost_matrix: Any = None,
         validation_fraction: float = 0.0,
         validation_purge: int = 0,
         patience: int = 20,
@@ -176,6 +190,8 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.min_child_samples = min_child_samples
         self.class_weight = class_weight
+        self.loss = loss
+        self.cost_matrix = cost_matrix
         self.validation_fraction = validation_fraction
         self.validation_purge = validation_purge
         self.patience = patience
@@ -184,6 +200,7 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
         self.params = params
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit one booster a horizon.
 
@@ -206,9 +223,10 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         EnsembleKitError
-            If a parameter is out of its domain, a label is missing, weights do not fit, there
-            is a single class, or a panel's index was lost.
+            If a parameter is out of its domain, costs or constraints do not fit, a label is
+            missing, weights do not fit, there is a single class, or a panel's index was lost.
         """
+        context = self._init_callback_context().call_on_fit_task_begin(estimator=self, X=X, y=y)
         check_parameters(self)
         blocks = lag_blocks(self.lags, self.seq_len)
         check_panel_index(X, y)
@@ -234,9 +252,21 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         row_weights = np.zeros(codes.shape)
         fitted = weights[used] * np.isin(used, fit)
         row_weights[used] = weights[used, None] * class_weights(self.class_weight, targets, fitted)
+        costs = cost_table(self.cost_matrix, targets.classes) if self.loss == "expected_cost" else None
         params = self._lightgbm_params(len(targets.classes))
-        self.model_text_, self.n_iter_ = self._boost(self._bin(matrix, keys, params), codes, row_weights, params)
-        self._boosters = _load(self.model_text_)
+        self.model_text_, self.init_score_, self.n_iter_ = boost(
+            bin_rows(LagColumns(matrix, keys, self.seq_len, blocks), (fit, stop), params),
+            codes,
+            row_weights,
+            costs,
+            params,
+            n_estimators=self.n_estimators,
+            patience=self.patience,
+            verbose=self.verbose,
+        )
+        self.__dict__.pop("_boosters", None)
+        self._forest = Forest.of(self.model_text_)
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
     def predict_log_proba(self, X: Any) -> Any:
@@ -258,19 +288,39 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         EnsembleKitError
             If the model was fitted on a panel and X has lost the panel's index.
         """
-        check_is_fitted(self)
-        check_panel_index(X, fitted_on_panel=self.panel_)
-        matrix, keys = self._columns(X, reset=False)
-        columns = LagColumns(matrix, keys, self.seq_len, self.lag_blocks_)
-        rows = columns.arrange(np.arange(len(matrix)))
-        table = columns.table(rows)
-        log_proba = np.empty((len(rows), len(self.model_text_), len(self._labels())))
-        for h, booster in enumerate(self._fitted_boosters()):
-            raw = booster.predict(table, raw_score=True, num_threads=self.n_threads)
-            # Two classes have one score: that of the second, against 0.
-            scores = raw if raw.ndim == 2 else np.column_stack([np.zeros_like(raw), raw])
-            log_proba[rows, h] = log_softmax(scores, axis=1)
+        columns = self._lag_columns(X)
+        log_proba = self._log_proba(columns, np.arange(len(columns.position)))
         return unstack_horizons(log_proba, not isinstance(self.classes_, list))
+
+    def newest_log_proba(self, window: Any) -> FloatArray:
+        """Return the log-probabilities of the newest row only, as live use asks for them.
+
+        Parameters
+        ----------
+        window : DataFrame or array-like of shape (m, F)
+            The newest rows of one instrument in time order, columns in the order of `fit`;
+            `lookback` + 1 of them, fewer where there are no more. Only the shape is checked.
+
+        Returns
+        -------
+        ndarray of float64, shape (K,) or (H, K)
+            The last row of `predict_log_proba`, bit by bit.
+
+        Raises
+        ------
+        EnsembleKitError
+            If `window` has another shape.
+        """
+        check_is_fitted(self)
+        matrix = np.asarray(window, dtype=np.float32)[-self.seq_len :]
+        if matrix.ndim != 2 or matrix.shape[1] != self.n_features_in_ or not len(matrix):
+            raise EnsembleKitError(
+                f"`window` must have shape (m, {self.n_features_in_}) with at least one row; got {np.shape(window)}. "
+                "Give the newest rows, with the columns of `fit`."
+            )
+        columns = LagColumns(matrix, row_keys(matrix), self.seq_len, self.lag_blocks_)
+        log_proba = self._log_proba(columns, np.array([len(matrix) - 1]))[0]
+        return log_proba if isinstance(self.classes_, list) else log_proba[0]
 
     def predict_proba(self, X: Any) -> Any:
         """Return probabilities.
@@ -311,21 +361,6 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         """How many earlier rows an answer can depend on."""
         return self.seq_len - 1
 
-    @property
-    def lag_feature_names_(self) -> list[str]:
-        """Names of the columns that the trees see, such as ``close_lag0`` and ``close_mean5_6``."""
-        check_is_fitted(self)
-        names = getattr(self, "feature_names_in_", [f"x{f}" for f in range(self.n_features_in_)])
-        return lag_names(names, self.lag_blocks_)
-
-    @property
-    def feature_importances_(self) -> FloatArray:
-        """Gain of the splits on each column of X, all its lags and all horizons together, shape (F,)."""
-        check_is_fitted(self)
-        gains = [booster.feature_importance("gain") for booster in self._fitted_boosters()]
-        folded: FloatArray = np.sum(gains, axis=0).reshape(self.n_features_in_, -1).sum(axis=1)
-        return folded
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -333,8 +368,7 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        # Boosters hold a pointer; they are read from `model_text_` again when they are needed.
-        return {name: value for name, value in super().__getstate__().items() if name != "_boosters"}
+        return {name: value for name, value in super().__getstate__().items() if name not in _NOT_KEPT}
 
     # ------------------------------------------------------------------ private
 
@@ -342,63 +376,34 @@ class LGBMWindowClassifier(ClassifierMixin, BaseEstimator):
         matrix = validate_data(self, X, dtype=np.float32, ensure_all_finite="allow-nan", **options)
         return matrix, row_keys(X if isinstance(X, pd.DataFrame) else matrix)
 
+    def _lag_columns(self, X: Any) -> LagColumns:
+        check_is_fitted(self)
+        check_panel_index(X, fitted_on_panel=self.panel_)
+        matrix, keys = self._columns(X, reset=False)
+        return LagColumns(matrix, keys, self.seq_len, self.lag_blocks_)
+
+    def _log_proba(self, columns: LagColumns, rows: IntArray) -> FloatArray:
+        if not hasattr(self, "_forest"):
+            self._forest = Forest.of(self.model_text_)
+        scores = class_scores(self._forest.scores(columns, rows)) + self.init_score_
+        log_proba: FloatArray = log_softmax(scores, axis=2)
+        return log_proba
+
     def _labels(self) -> NDArray[Any]:
         labels: NDArray[Any] = self.classes_[0] if isinstance(self.classes_, list) else self.classes_
         return labels
 
-    def _fitted_boosters(self) -> list[Any]:
-        if not hasattr(self, "_boosters"):
-            self._boosters = _load(self.model_text_)
-        return self._boosters
-
     def _lightgbm_params(self, n_classes: int) -> dict[str, Any]:
         objective = {"objective": "binary"} if n_classes == 2 else {"objective": "multiclass", "num_class": n_classes}
-        return {
-            **objective,
+        if self.loss == "expected_cost":
+            objective |= {"objective": "none", "metric": "none"}
+        own = {
             "num_leaves": self.num_leaves,
             "learning_rate": self.learning_rate,
             "min_data_in_leaf": self.min_child_samples,
             "num_threads": self.n_threads,
             "seed": int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max)),
             "verbosity": 1 if self.verbose else -1,
-            "deterministic": True,
-            "force_row_wise": True,
-            "bin_construct_sample_cnt": _BIN_ROWS,
-            **(self.params or {}),
         }
-
-    def _bin(self, matrix: NDArray[np.float32], keys: RowKeys, params: dict[str, Any]) -> list[tuple[Any, IntArray]]:
-        """Bin the rows to fit and, with their bins, those to stop; return them with the rows they hold, in order."""
-        columns = LagColumns(matrix, keys, self.seq_len, self.lag_blocks_)
-        sets: list[tuple[Any, IntArray]] = []
-        for role in ("fit", "stop"):
-            rows = columns.arrange(self.row_usage_[role])
-            if len(rows):
-                reference = sets[0][0] if sets else None
-                data = lgb.Dataset(columns.table(rows), reference=reference, params=params)
-                sets.append((data.construct(), rows))
-        return sets
-
-    def _boost(
-        self, sets: list[tuple[Any, IntArray]], codes: IntArray, weights: FloatArray, params: dict[str, Any]
-    ) -> tuple[list[str], list[int]]:
-        """Grow one booster a horizon on the same bins; return their texts and rounds."""
-        (data, _), *others = sets
-        held = [other for other, _ in others]
-        texts, rounds = [], []
-        for horizon in range(codes.shape[1]):
-            for each, rows in sets:
-                each.set_label(codes[rows, horizon])
-                # `set_weight` would skip weights that are all 1, and leave the last horizon's in place.
-                each.set_field("weight", weights[rows, horizon])
-            callbacks = [lgb.early_stopping(self.patience, verbose=self.verbose)] if held else []
-            if self.verbose:
-                callbacks.append(lgb.log_evaluation(10))
-            booster = lgb.train(params, data, num_boost_round=self.n_estimators, valid_sets=held, callbacks=callbacks)
-            texts.append(booster.model_to_string())
-            rounds.append(int(booster.best_iteration if held else booster.current_iteration()))
-        return texts, rounds
-
-
-def _load(texts: Sequence[str]) -> list[Any]:
-    return [lgb.Booster(model_str=text) for text in texts]
+        given = expand_constraints(self.params or {}, self._names(), len(self.lag_blocks_))
+        return objective | own | with_defaults(given)
