@@ -147,7 +147,7 @@ def _train(options: argparse.Namespace) -> None:
 def _card(options: argparse.Namespace, bars: pd.DataFrame, labels: Labels, train: Any, held: Any) -> dict[str, Any]:
     """Write down what a model was trained on, and what judging it will need."""
     from ensemble_kit import __version__
-    from ensemble_kit.ensemble import fingerprint
+    from ensemble_kit.fingerprint import fingerprint
 
     known = labels.horizon(0).iloc[train]
     return {
@@ -244,7 +244,7 @@ def _known_columns(bars: pd.DataFrame) -> list[str]:
 
 def _check_against(card: dict[str, Any], bars: pd.DataFrame) -> bool:
     """Refuse bars of another kind than the model's; return whether they are the very bars it was trained beside."""
-    from ensemble_kit.ensemble import fingerprint
+    from ensemble_kit.fingerprint import fingerprint
 
     if card["bar"] != _step(bars):
         raise EnsembleKitError(f"`--data` must hold bars of {card['bar']}, as in training; got bars of {_step(bars)}.")

@@ -14,8 +14,8 @@ import pytest
 
 from ensemble_kit.cli import _check_against, _read, main
 from ensemble_kit.datasets import make_bars
-from ensemble_kit.ensemble import fingerprint
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.fingerprint import fingerprint
 from ensemble_kit.tracking import load_card, load_model
 
 BARS = make_bars(1500, signal=2.0, random_state=0)

@@ -12,7 +12,7 @@ PACKAGE = Path(ensemble_kit.__file__).parent
 FLOORS = [
     ["exceptions"],
     ["bars", "sessions", "targets"],
-    ["atr", "resampling"],
+    ["atr", "checkpoints", "fingerprint", "resampling"],
     ["datasets"],
     ["labels"],
     ["features"],
@@ -37,6 +37,8 @@ PLAIN = [
     "targets",
     "atr",
     "resampling",
+    "checkpoints",
+    "fingerprint",
     "datasets",
     "labels",
     "features",

@@ -20,9 +20,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from ensemble_kit.bars import RowKeys, pack_index, row_keys, unpack_index
 from ensemble_kit.calibration import TemperatureScaling
-from ensemble_kit.ensemble.resume import cached, fingerprint, versions
+from ensemble_kit.ensemble.resume import cached
 from ensemble_kit.ensemble.weights import voting_weights
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.fingerprint import fingerprint, versions
 from ensemble_kit.metrics import auc_pr, auc_pr_by_class
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba, unstack_horizons
 from ensemble_kit.validation import (

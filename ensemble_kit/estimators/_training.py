@@ -1,8 +1,7 @@
-"""What stands between arrays and torch: batches of windows, the skorch net, the epochs, the answers."""
+"""What stands between arrays and torch: batches of windows, the skorch net, the answers."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,17 +10,13 @@ import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import Callback, GradientNormClipping, LRScheduler, ProgressBar
-from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ensemble_kit.estimators.networks.losses import Loss
 from ensemble_kit.estimators.windows import Windows
-from ensemble_kit.exceptions import EnsembleKitError
 
-__all__ = ["OPTIMIZERS", "Net", "WindowDataset", "make_net", "outputs_of_windows", "run_epochs"]
-
-_LOG = logging.getLogger(__name__)
+__all__ = ["OPTIMIZERS", "Net", "WindowDataset", "make_net", "outputs_of_windows"]
 
 #: Names of optimizers; any other class of torch is given itself.
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -75,6 +70,27 @@ class WindowDataset(Dataset[Batch]):
         else:
             self.targets, self.weights = torch.from_numpy(targets), torch.from_numpy(weights)
         self.every_bar = every_bar
+
+    def content(self) -> list[NDArray[Any]]:
+        """Return all that training depends on, the windows aside.
+
+        Returns
+        -------
+        list of ndarray
+            Rows, targets and weights.
+        """
+        return [self.rows, self.targets.numpy(), self.weights.numpy()]
+
+    def windows_content(self) -> list[NDArray[Any]]:
+        """Return all that windows depend on.
+
+        Returns
+        -------
+        list of ndarray
+            The matrix, not `seq_len` times of it, and where each row's window begins.
+        """
+        rows, first = self.windows._rows, self.windows._first  # noqa: SLF001 - a sibling
+        return [rows[:, -(rows.shape[1] // self.windows.seq_len) :], first]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -244,88 +260,6 @@ def _watched(net: NeuralNet) -> float:
     """Return the loss on the stop rows, or on the fit rows where there are none."""
     latest = net.history[-1]
     return float(latest["valid_loss"] if "valid_loss" in latest else latest["train_loss"])
-
-
-def run_epochs(
-    net: NeuralNet,
-    train: WindowDataset,
-    stop: WindowDataset,
-    *,
-    max_epochs: int,
-    patience: int,
-    verbose: bool,
-) -> list[dict[str, Any]]:
-    """Train epoch by epoch, to the best epoch by the loss on the stop rows.
-
-    Parameters
-    ----------
-    net : skorch.NeuralNet
-        An initialised net. The best epoch's weights are put back into it.
-    train, stop : WindowDataset
-        What is learned from, and what says when to stop (may be empty).
-    max_epochs : int
-        Epochs at most.
-    patience : int
-        Epochs without a better loss on `stop` before training ends.
-    verbose : bool
-        Whether to log each epoch.
-
-    Returns
-    -------
-    list of dict
-        Per epoch: `epoch`, `train_loss`, `valid_loss` (None without stop rows), `learning_rate`
-        (that of the next epoch), `duration` in s.
-
-    Raises
-    ------
-    EnsembleKitError
-        If a loss is not finite.
-
-    Notes
-    -----
-    Epochs run one at a time through `fit_loop`: skorch's own `fit` stops early by raising
-    KeyboardInterrupt, and swallows the user's as well.
-    """
-    history: list[dict[str, Any]] = []
-    best: dict[str, Tensor] = {}
-    best_epoch, best_loss = 0, np.inf
-    net.train_split = predefined_split(stop) if len(stop) else None
-    net.notify("on_train_begin", X=train, y=None)
-    for epoch in range(1, max_epochs + 1):
-        net.criterion_.begin_epoch((epoch - 1) / max_epochs)
-        net.fit_loop(train, epochs=1)
-        history.append(_record(net, epoch, verbose=verbose))
-        if not len(stop):
-            continue
-        if history[-1]["valid_loss"] < best_loss:
-            best_epoch, best_loss = epoch, history[-1]["valid_loss"]
-            best = {name: value.clone() for name, value in net.module_.state_dict().items()}
-        elif epoch - best_epoch >= patience:
-            break
-    if best:
-        net.module_.load_state_dict(best)
-    net.notify("on_train_end", X=train, y=None)
-    net.train_split = None  # the stop rows' windows hold the whole matrix
-    return history
-
-
-def _record(net: NeuralNet, epoch: int, *, verbose: bool) -> dict[str, Any]:
-    latest = net.history[-1]
-    entry = {
-        "epoch": epoch,
-        "train_loss": float(latest["train_loss"]),
-        "valid_loss": float(latest["valid_loss"]) if "valid_loss" in latest else None,
-        "learning_rate": float(net.optimizer_.param_groups[0]["lr"]),
-        "duration": float(latest["dur"]),
-    }
-    if verbose:
-        _LOG.info("epoch %(epoch)d: train_loss %(train_loss).5f, valid_loss %(valid_loss)s, %(duration).1f s", entry)
-    if not np.isfinite([loss for loss in (entry["train_loss"], entry["valid_loss"]) if loss is not None]).all():
-        raise EnsembleKitError(
-            f"`learning_rate` must be small enough for a finite loss; got {net.lr} and a loss of "
-            f"{entry['train_loss']:g} in epoch {epoch}. Lower it, scale the columns, or set `clip`."
-        )
-    return entry
 
 
 def outputs_of_windows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -11,10 +10,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from ensemble_kit.bars import RowKeys, row_keys
+from ensemble_kit.estimators._epochs import CALLBACK_STATE, FitTasks, fit_checkpoint, run_epochs
 from ensemble_kit.estimators._parameters import (
     AT_LEAST_0,
     FLAG,
@@ -29,8 +30,9 @@ from ensemble_kit.estimators._parameters import (
     check_parameters,
 )
 from ensemble_kit.estimators._rows import newest_block
+from ensemble_kit.estimators._signature import join_signatures
 from ensemble_kit.estimators._torch import build_seeded, resolve_device, torch_threads
-from ensemble_kit.estimators._training import OPTIMIZERS, Net, WindowDataset, make_net, outputs_of_windows, run_epochs
+from ensemble_kit.estimators._training import OPTIMIZERS, Net, WindowDataset, make_net, outputs_of_windows
 from ensemble_kit.estimators.networks.dropout import seed_dropout
 from ensemble_kit.estimators.networks.head import WithHead
 from ensemble_kit.estimators.networks.losses import Loss
@@ -51,7 +53,7 @@ _OPTIMIZER: Domain = (
 )
 
 
-class SequenceEstimator(BaseEstimator):
+class SequenceEstimator(CallbackSupportMixin, BaseEstimator):
     """Base of models that see the last `seq_len` rows of every row.
 
     The matrix stays two-dimensional and windows are built inside, batch by batch. Row t is
@@ -129,7 +131,13 @@ class SequenceEstimator(BaseEstimator):
     A family supplies `_build_trunk`, its own parameters in `__init__` (the shared ones pass
     through ``**shared`` and join the signature) and their domains in `_domains`.
 
-    In a pickle, and in safer formats, the network is a dict of numpy arrays.
+    In a pickle, and in safer formats, the network is a dict of numpy arrays; a fitted model's
+    callbacks are left out.
+
+    scikit-learn's callbacks (`set_callbacks`) see each epoch as a task, and may end training by
+    returning True. Inside `checkpoints.checkpoints_in` a fit that was killed goes on from its
+    last whole epoch and ends with the same bits; not so with ``random_state=None``, or where
+    `net_params` hold anything but numbers and texts.
     """
 
     _domains: ClassVar[dict[str, Domain]] = {
@@ -198,17 +206,10 @@ class SequenceEstimator(BaseEstimator):
         self.net_params = net_params
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # scikit-learn reads parameters off the signature: write the shared ones into it, so that
-        # a family lists only its own.
-        init = cls.__dict__.get("__init__")
-        own = {} if init is None else dict(inspect.signature(init).parameters)
-        passing = [name for name, p in own.items() if p.kind is p.VAR_KEYWORD]
-        if passing:
-            del own[passing[0]]
-            inherited = inspect.signature(super(cls, cls).__init__).parameters
-            shared = {name: p for name, p in inherited.items() if p.kind is p.KEYWORD_ONLY and name not in own}
-            init.__signature__ = inspect.Signature([*own.values(), *shared.values()])  # type: ignore[union-attr]
+        join_signatures(cls)
         super().__init_subclass__(**kwargs)
+
+    net_: Net
 
     #: Whether a network in training answers for every bar of the window, (B, L, H, K).
     _every_bar = False
@@ -251,6 +252,7 @@ class SequenceEstimator(BaseEstimator):
         check_is_fitted(self)
         return pd.DataFrame(self.epochs_).set_index("epoch").astype(np.float64)
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on the rows of weight above 0, the newest of which say when to stop.
 
@@ -295,22 +297,23 @@ class SequenceEstimator(BaseEstimator):
             )
             for rows, at in ((rows, np.searchsorted(used, rows)) for rows in (fit, stop))
         )
+        tasks = FitTasks(self, X, y, sample_weight)
         with torch_threads(self.n_threads):
-            self._train(train, block, device, self.net_.module_ if again else None)
+            self._train(train, block, device, tasks, again=again)
+        tasks.close()
         return self
 
     def _train(
-        self, train: WindowDataset, stop: WindowDataset, device: torch.device, module: torch.nn.Module | None
+        self, train: WindowDataset, stop: WindowDataset, device: torch.device, tasks: FitTasks, *, again: bool
     ) -> None:
         first, shuffle, dropout = check_random_state(self.random_state).randint(np.iinfo(np.int32).max, size=3).tolist()
-        if module is None:
-            module = build_seeded(self._build_module, first)
+        module = self.net_.module_ if again else build_seeded(self._build_module, first)
         seed_dropout(module.to(device), device, dropout)
         self.net_ = self._wrap(module, device, shuffle)
         self.n_parameters_ = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        self.epochs_ = run_epochs(
-            self.net_, train, stop, max_epochs=self.max_epochs, patience=self.patience, verbose=self.verbose > 0
-        )
+        kept = fit_checkpoint(self, self.net_, train, stop, (shuffle, dropout))
+        limits = {"max_epochs": self.max_epochs, "patience": self.patience}
+        self.epochs_ = run_epochs(self.net_, train, stop, tasks, kept, **limits, verbose=self.verbose)
         self.n_iter_ = len(self.epochs_)
 
     def _build_module(self) -> torch.nn.Module:
@@ -363,6 +366,7 @@ class SequenceEstimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "net_" in state:
+            state = {name: value for name, value in state.items() if name not in CALLBACK_STATE}
             state["net_"] = {name: value.cpu().numpy() for name, value in self.net_.module_.state_dict().items()}
         return state
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 
-from ensemble_kit.ensemble import WalkForwardVotingClassifier, fingerprint
+from ensemble_kit.ensemble import WalkForwardVotingClassifier
 from ensemble_kit.validation import WalkForwardSplit
 
 COUNTER = "fits"
@@ -79,41 +79,7 @@ def test_a_damaged_file_is_noticed_and_made_again(data, tmp_path):
     np.testing.assert_array_equal(first, again)
 
 
-FRAME = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}, index=pd.date_range("2022", periods=2, tz="UTC"))
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        FRAME.rename(columns={"a": "c"}),
-        FRAME.shift(1, freq="D"),
-        FRAME[["b", "a"]],
-        FRAME.astype("float32"),
-        FRAME.tz_convert("Asia/Tokyo"),
-        FRAME.to_numpy(),
-        FRAME * (1 + 1e-15),
-    ],
-)
-def test_a_fingerprint_changes_with_anything_that_matters(other):
-    assert fingerprint(FRAME) != fingerprint(other)
-
-
 def test_another_version_of_a_library_is_done_again(data, tmp_path, monkeypatch):
     fit(data, tmp_path)
     monkeypatch.setattr("ensemble_kit.ensemble.voting.versions", lambda: ("numpy=0.0",))
     assert fit(data, tmp_path)[1] == 6
-    # What bars are does not depend on who reads them.
-    assert fingerprint(FRAME) == fingerprint(FRAME.copy())
-
-
-def test_a_fingerprint_does_not_change_with_layout_or_lookups():
-    built = pd.concat([FRAME[["a"]], FRAME[["b"]]], axis=1)
-    built.index.get_loc(built.index[1])
-    assert fingerprint(FRAME) == fingerprint(built) == fingerprint(FRAME.copy())
-
-
-def test_a_fingerprint_of_estimators_goes_by_parameters():
-    assert fingerprint(LogisticRegression()) == fingerprint(LogisticRegression())
-    assert fingerprint(LogisticRegression()) != fingerprint(LogisticRegression(C=2.0))
-    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
-    assert fingerprint([[1], 2]) != fingerprint([[1, 2]])
