@@ -12,7 +12,7 @@ PACKAGE = Path(ensemble_kit.__file__).parent
 FLOORS = [
     ["exceptions"],
     ["bars", "sessions", "targets"],
-    ["atr", "resampling", "fingerprint"],
+    ["atr", "resampling", "fingerprint", "checkpoints"],
     ["datasets"],
     ["labels"],
     ["features"],
@@ -38,6 +38,7 @@ PLAIN = [
     "atr",
     "resampling",
     "fingerprint",
+    "checkpoints",
     "datasets",
     "labels",
     "features",

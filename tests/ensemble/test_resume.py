@@ -81,5 +81,5 @@ def test_a_damaged_file_is_noticed_and_made_again(data, tmp_path):
 
 def test_another_version_of_a_library_is_done_again(data, tmp_path, monkeypatch):
     fit(data, tmp_path)
-    monkeypatch.setattr("ensemble_kit.ensemble.voting.versions", lambda: ("numpy=0.0",))
+    monkeypatch.setattr("ensemble_kit.ensemble.member_folds.versions", lambda: ("numpy=0.0",))
     assert fit(data, tmp_path)[1] == 6
