@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -15,7 +16,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from ensemble_kit.bars import row_keys
-from ensemble_kit.ensemble.resume import Store
+from ensemble_kit.ensemble.resume import memory_folder, remembered
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.fingerprint import fingerprint, versions
 from ensemble_kit.validation import FoldData, fit_on_rows, predict_on_rows
@@ -131,12 +132,12 @@ def run_member_folds(
     thread, here as there, so that the bits do not depend on where it ran; networks and trees
     have their own `n_threads`.
     """
-    store = Store(memory)
-    seen = fingerprint(versions(), data.X, data.y, data.weights) if store else ""
+    folder = memory_folder(memory)
+    seen = "" if folder is None else fingerprint(versions(), data.X, data.y, data.weights)
     run = Parallel(n_jobs=_processes(n_jobs), return_as="generator")
     classes = None if data.targets is None else data.targets.classes
     # Columns, targets and weights are arguments of their own: so they are mapped or scattered, not pickled.
-    yield from run(delayed(_run)(store, seen, job, data.X, data.y, data.weights, classes) for job in jobs)
+    yield from run(delayed(_run)(folder, seen, job, data.X, data.y, data.weights, classes) for job in jobs)
 
 
 def _processes(n_jobs: int | None) -> int | None:
@@ -156,18 +157,19 @@ def _processes(n_jobs: int | None) -> int | None:
 
 
 def _run(
-    store: Store, seen: str, job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
+    folder: Path | None, seen: str, job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
 ) -> dict[str, Any]:
-    key = fingerprint(seen, job.member, job.train, job.test, job.keep) if store else ""
+    key = "" if folder is None else fingerprint(seen, job.member, job.train, job.test, job.keep)
     with threadpool_limits(1, user_api="blas"):
-        result: dict[str, Any] = store.run(_fit_and_predict, key, (job, X, y, weights, classes))
+        result = remembered(folder, key, lambda: _fit_and_predict(job, X, y, weights, classes))
     # After the result is kept: a callback that raises loses nothing that is finished.
     job.callbacks.end()
     return result
 
 
-def _fit_and_predict(key: str, task: Any) -> dict[str, Any]:  # noqa: ARG001 - the key is what results are found by
-    job, X, y, weights, classes = task
+def _fit_and_predict(
+    job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
+) -> dict[str, Any]:
     keys = row_keys(X)
     fitted, usage = fit_on_rows(job.member, X, y, weights, job.train, keys, around=job.callbacks.around)
     result: dict[str, Any] = {"usage": usage}

@@ -9,55 +9,60 @@ from typing import Any
 
 import joblib
 
-from ensemble_kit.checkpoints import checkpoints_in
+from ensemble_kit.checkpoints import Checkpoint, checkpoints_in
 
-__all__ = ["Store"]
+__all__ = ["memory_folder", "remembered"]
 
 
-class Store:
-    """Results of tasks, kept in a folder under a fingerprint of all that they depend on.
+def memory_folder(memory: joblib.Memory | str | Path | None) -> Path | None:
+    """Return the folder that a `memory` means.
 
     Parameters
     ----------
-    memory : Memory, path or None
-        Where results are kept; None keeps nothing.
+    memory : Memory, str, Path or None
+        As scikit-learn's estimators take it.
+
+    Returns
+    -------
+    Path or None
+        None where nothing is to be kept.
     """
+    location = memory.location if isinstance(memory, joblib.Memory) else memory
+    return None if location is None else Path(location)
 
-    def __init__(self, memory: joblib.Memory | str | Path | None) -> None:
-        self.location = memory.location if isinstance(memory, joblib.Memory) else memory
 
-    def __bool__(self) -> bool:
-        return self.location is not None
+def remembered(folder: Path | None, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the kept result of some work, or do it and keep what comes out.
 
-    def run(self, function: Callable[..., Any], key: str, task: Any) -> Any:
-        """Return the kept result of a task, or do it and keep what comes out.
+    Parameters
+    ----------
+    folder : Path or None
+        Where results are kept; None keeps nothing.
+    key : str
+        A fingerprint of all that the result depends on.
+    work : callable
+        What to do.
 
-        Parameters
-        ----------
-        function : callable
-            A function of a module, called as ``function(key, task)``.
-        key : str
-            A fingerprint: equal keys must mean equal results.
-        task : object
-            What to do.
+    Returns
+    -------
+    dict
+        What it returned, now or in an earlier process.
 
-        Returns
-        -------
-        object
-            What the function returned, now or in an earlier process.
-
-        Notes
-        -----
-        Long fits inside keep their epochs in a folder of this task's own, which goes when the
-        result is there. A file that is torn or damaged is noticed, and its task done again.
-        """
-        if self.location is None:
-            return function(key, task)
-        # Compressed always: joblib loads an uncompressed array with a flipped bit without a word,
-        # while a torn or flipped compressed file fails its checksum.
-        memory = joblib.Memory(self.location, compress=3, verbose=0)
-        epochs = Path(self.location) / "epochs" / key
+    Notes
+    -----
+    Not `joblib.Memory`, which fails where the disk is full, forgets every result when a line of
+    code moves, and checks files by Adler-32 only. Long fits inside keep their epochs in a folder
+    of their own, which goes when the result is there.
+    """
+    if folder is None:
+        return work()
+    kept = Checkpoint(folder, key)
+    result = kept.load()
+    if result is None:
+        epochs = folder / key
         with checkpoints_in(epochs):
-            result = memory.cache(function, ignore=["task"])(key, task)
-        shutil.rmtree(epochs, ignore_errors=True)
-        return result
+            result = work()
+        kept.save(result)
+        if kept.path.exists():
+            shutil.rmtree(epochs, ignore_errors=True)
+    return result
