@@ -22,7 +22,8 @@ def average_precision(hit: BoolArray, score: FloatArray, weight: FloatArray) -> 
 
 def falling(score: FloatArray) -> tuple[IntArray, BoolArray]:
     """Return the order of falling scores, and which rows in it are tied with the one after."""
-    order = np.argsort(-score, kind="stable")
+    # Not a stable sort, which takes five times as long: ties are one step of the curve in any order.
+    order = np.argsort(-score)
     ranked = score[order]
     return order, np.append(ranked[1:] == ranked[:-1], [False])
 

@@ -294,11 +294,11 @@ def test_a_callback_that_raises_loses_nothing_that_was_finished(tmp_path):
     kept = WalkForwardVotingClassifier(MEMBERS, cv=CV, memory=tmp_path)
     with pytest.raises(RuntimeError, match="no space"):
         kept.set_callbacks(Listener(breaks_at="fit/fold 1/nb")).fit(X, y)
-    finished = {path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")}
+    finished = {path.stat().st_mtime_ns for path in tmp_path.glob("*.checkpoint")}
     assert len(finished) == 4  # two members on two folds, the last one included
     listener = Listener()
     kept.set_callbacks(listener).fit(X, y)
-    assert finished < {path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")}
+    assert finished < {path.stat().st_mtime_ns for path in tmp_path.glob("*.checkpoint")}
     # What was found again is told of as well.
     assert ("begin", "fit/fold 0/lr") in listener.heard
     assert ("end", "fit/fold 0/lr") in listener.heard
