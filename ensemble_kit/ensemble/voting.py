@@ -247,8 +247,11 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         self._check_judging(data)
         folds = checked_folds(WalkForwardSplit(3) if self.cv is None else self.cv, data.X, y, data.keys)
         self._remember(data, folds)
-        self.estimators_ = self._fit_members(data, folds)
+        root = self._init_callback_context(max_subtasks=len(folds) + (self.refit == "all"))
+        root.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        self.estimators_ = self._fit_members(data, folds, root)
         self._judge_out_of_fold()
+        root.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
     def _check_members(self) -> None:
@@ -303,11 +306,10 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             last = max(last, 0 if pd.isna(known) else pd.Timestamp(known).as_unit("ns").value)
         return last
 
-    def _fit_members(self, data: FoldData, folds: list[tuple[IntArray, IntArray]]) -> list[Any]:
+    def _fit_members(self, data: FoldData, folds: list[tuple[IntArray, IntArray]], root: Any) -> list[Any]:
         """Run all member-folds; keep what they say out of fold, and return the members that predict."""
         averaged, every = self.refit == "fold_average", np.arange(self._n_rows)
         blocks = list(enumerate(folds)) + ([] if averaged else [(REFIT, (every, every[:0]))])
-        root = self._init_callback_context(max_subtasks=len(blocks)).call_on_fit_task_begin(estimator=self)
         places = [self._begin_fold(root, fold) for fold, _ in blocks]
         jobs = [
             MemberFold(fold, name, member, train, test, averaged or fold == REFIT, self._callbacks(place, m))
@@ -315,21 +317,21 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             for m, (name, member) in enumerate(self.estimators)
         ]
         n_members, usage = len(self.estimators), RowUsage(self._n_rows)
-        oof = np.full((n_members, self._n_rows, self._oof_codes.shape[1], len(self._classes)), np.nan)
+        row_of = np.cumsum(self.fold_ >= 0) - 1  # a covered row's place among them
+        self._oof = np.full((n_members, *self._oof_codes.shape, len(self._classes)), np.nan)
         kept: list[list[Any]] = [[] for _ in range(n_members)]
         results = run_member_folds(jobs, data, memory=self.memory, n_jobs=self.n_jobs)
         for at, (job, result) in enumerate(zip(jobs, results, strict=True)):
             block, m = divmod(at, n_members)
             if job.fold != REFIT:
-                oof[m, job.test] = result["log_proba"]
+                self._oof[m, row_of[job.test]] = result["log_proba"]
             if job.keep:
                 kept[m].append(result["fitted"])
             for role, rows in result["usage"].items():
                 usage.add(job.fold, job.name, role, rows)
             if m == n_members - 1:
                 places[block].call_on_fit_task_end(estimator=self)
-        self._oof, self._usage = oof[:, self.fold_ >= 0], usage.entries
-        root.call_on_fit_task_end(estimator=self)
+        self._usage = usage.entries
         return kept if averaged else [models[0] for models in kept]
 
     def _begin_fold(self, root: Any, fold: int) -> Any:
