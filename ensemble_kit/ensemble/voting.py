@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin, clone
+from scipy.special import logsumexp
+from sklearn.base import ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensemble_kit.bars import RowKeys, pack_index, row_keys, unpack_index
-from ensemble_kit.calibration import TemperatureScaling
-from ensemble_kit.ensemble.resume import cached
-from ensemble_kit.ensemble.weights import voting_weights
-from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.fingerprint import fingerprint, versions
-from ensemble_kit.metrics import auc_pr, auc_pr_by_class
+from ensemble_kit.bars import pack_index, row_keys
+from ensemble_kit.ensemble._frames import MemberFrames
+from ensemble_kit.ensemble.judgement import Evidence, judge, new_calibrators, vote
+from ensemble_kit.ensemble.member_folds import Callbacks, MemberFold, run_member_folds
+from ensemble_kit.ensemble.weights import member_weights
+from ensemble_kit.exceptions import EnsembleKitError, LeakageError
+from ensemble_kit.metrics import auc_pr
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba, unstack_horizons
 from ensemble_kit.validation import (
     ALL_MEMBERS,
     REFIT,
+    FoldData,
     RowUsage,
     WalkForwardSplit,
     check_panel_index,
     checked_folds,
-    fit_on_rows,
     lookback,
-    predict_on_rows,
+    take_rows,
 )
 
 __all__ = ["WalkForwardVotingClassifier"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+#: What the out-of-fold rows are used for, in this order.
+_JUDGING = ("calibrate", "score", "weigh")
 
 
-class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseComposition):
+class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, ClassifierMixin, _BaseComposition):
     """Vote of calibrated members, weighed by their squared out-of-fold AUC-PR.
 
     Each member is fitted on each walk-forward fold and predicts the fold's test rows. On
@@ -59,22 +60,35 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
     cv : splitter, default=None
         Folds whose training rows lie before their test rows; None for
         ``WalkForwardSplit(3)``, which warns: give it the labels' `t1`.
+    weighting : {"squared_auc_pr", "uniform"}, dict or array-like, default="squared_auc_pr"
+        By out-of-fold score, all alike, or given: by member's name, of shape (M,), or (M, H).
+    power : float, default=2.0
+        Of the score in the weights.
+    scorer : callable, default=None
+        ``scorer(y, proba, classes=, events=, sample_weight=)``: scores (H,), the greater
+        the better, of labels (n, H) and calibrated probabilities (n, H, K); None for
+        `metrics.auc_pr`.
     events : sequence of labels, default=None
         The classes whose AUC-PR is averaged into the score; None for all.
-    power : float, default=2.0
-        Of the score in the weights; 0 is a uniform vote.
-    calibrator : calibrator, default="temperature"
+    calibrator : calibrator or dict of them by member, default="temperature"
         Fitted per member on out-of-fold log-probabilities: ``"temperature"`` for
         `TemperatureScaling`, an object like it, or None.
+    refit : {"all", "fold_average"}, default="all"
+        What predicts: every member fitted once more on all rows, or the mean probability of
+        its models of the folds, none of which saw the newest rows.
     memory : Memory, str or Path, default=None
-        Where fitted member-folds are kept, so that an interrupted `fit` resumes.
+        Where fitted member-folds and networks' epochs are kept, so that an interrupted `fit`
+        resumes.
+    n_jobs : int, default=None
+        Member-folds fitted at a time, each in a process of its own; None for one, or what
+        `joblib.parallel_config` says (Dask and Ray are reached through it).
 
     Attributes
     ----------
     classes_ : ndarray of shape (K,), or list of H of them
         The class labels.
     estimators_ : list of fitted members
-        Refitted on all rows.
+        Refitted on all rows; lists of one a fold after ``refit="fold_average"``.
     named_estimators_ : dict
         The same by name.
     calibrators_ : list
@@ -82,7 +96,7 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
     weights_, scores_, temperatures_ : DataFrame of shape (M, H)
         By member and horizon. NaN temperature where a calibrator has none.
     fold_scores_ : DataFrame
-        AUC-PR by fold (rows: fold and member; columns: horizons).
+        Scores by fold (rows: fold and member; columns: horizons).
     oof_log_proba_ : DataFrame
         Uncalibrated out-of-fold log-probabilities: rows are covered rows of X, columns
         (member, horizon, class).
@@ -90,6 +104,8 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
         The fold whose test block covered each row of X, -1 for none.
     row_usage_ : RowUsage
         Who saw which rows, checked.
+    recalibrated_ : dict or None
+        After `recalibrate` on later rows: their number, first and last time.
 
     See Also
     --------
@@ -102,6 +118,11 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
     only. Score, temperature and weight share the out-of-fold rows by design; no member was
     fitted on a row that judges it. Causal, stateless features belong before the ensemble,
     fitted things (selector, scaler, model) inside a member.
+
+    Callbacks (`set_callbacks`) hear of folds, of members within them, and, if they propagate
+    so deep, of the epochs of networks: ``ProgressBar(max_propagation_depth=2)`` draws them
+    where members are Pipelines, in other processes too. What a callback raises ends `fit`;
+    with `memory`, nothing that was finished is lost. Pickles go without callbacks.
 
     Examples
     --------
@@ -126,17 +147,25 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
         estimators: list[tuple[str, Any]],
         *,
         cv: Any = None,
-        events: Sequence[Any] | None = None,
+        weighting: Any = "squared_auc_pr",
         power: float = 2.0,
+        scorer: Callable[..., FloatArray] | None = None,
+        events: Sequence[Any] | None = None,
         calibrator: Any = "temperature",
+        refit: str = "all",
         memory: joblib.Memory | str | Path | None = None,
+        n_jobs: int | None = None,
     ) -> None:
         self.estimators = estimators
         self.cv = cv
-        self.events = events
+        self.weighting = weighting
         self.power = power
+        self.scorer = scorer
+        self.events = events
         self.calibrator = calibrator
+        self.refit = refit
         self.memory = memory
+        self.n_jobs = n_jobs
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return parameters, those of the members included.
@@ -209,45 +238,42 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
             If a fold trains on rows that do not precede its test rows, or stages share rows
             that they must not.
         EnsembleKitError
-            If members, folds, targets or weights cannot be used as they are.
+            If a parameter is out of its domain, or members, folds, targets or weights cannot
+            be used as they are.
         """
-        data = self._validated(X, y, sample_weight)
-        folds = checked_folds(WalkForwardSplit(3) if self.cv is None else self.cv, data.X, data.y, data.keys)
-        n, single = len(data.keys.time), data.targets.single
-        usage = RowUsage(n)
-        self._classes, self._single = data.targets.classes, single
-        self.classes_ = self._classes if single else [self._classes] * data.targets.n_horizons
-        self._index, self._n_rows, self._panel = pack_index(data.keys.index), n, data.keys.panel
-        self.fold_ = np.full(n, -1, dtype=np.int64)
-        for fold, (_, test) in enumerate(folds):
-            self.fold_[test] = fold
-        context = self._init_callback_context(max_subtasks=(len(folds) + 1) * len(self.estimators))
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        run = _Runner(self, data, usage, context)
-        covered = self.fold_ >= 0
-        shape = (len(self.estimators), n, data.targets.n_horizons, len(self._classes))
-        oof = np.full(shape, np.nan)
-        for fold, (train, test) in enumerate(folds):
-            for m, (name, member) in enumerate(self.estimators):
-                oof[m, test] = run(fold, name, member, train, test)["log_proba"]
-        self._oof = oof[:, covered]
-        self._weigh(data, covered, usage)
-        every = np.arange(n)
-        self.estimators_ = [run(REFIT, name, member, every, every[:0])["fitted"] for name, member in self.estimators]
-        self._usage = usage.check().entries
-        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        self._check_members()
+        check_panel_index(X, y)
+        data = FoldData.of(self, self._check_columns(X, reset=True), y, sample_weight)
+        self._check_judging(data)
+        folds = checked_folds(WalkForwardSplit(3) if self.cv is None else self.cv, data.X, y, data.keys)
+        self._remember(data, folds)
+        root = self._init_callback_context(max_subtasks=len(folds) + (self.refit == "all"))
+        root.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        self.estimators_ = self._fit_members(data, folds, root)
+        self._judge_out_of_fold()
+        root.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
-    def _validated(self, X: Any, y: Any, sample_weight: Any) -> _Data:
-        names = [name for name, _ in self.estimators]
-        if not names:
+    def _check_members(self) -> None:
+        if not self.estimators:
             raise EnsembleKitError("`estimators` must name at least one member; got none. Give [('name', classifier)].")
-        self._validate_names(names)
-        check_panel_index(X, y)
-        X = self._check_columns(X, reset=True)
-        targets = Targets.encode(y)
-        check_consistent_length(X, targets.codes)
-        return _Data(X, targets.decode(targets.codes), targets, check_row_weights(sample_weight, len(X)), row_keys(X))
+        self._validate_names(self._names)
+        if self.refit not in ("all", "fold_average"):
+            raise EnsembleKitError(
+                f"`refit` must be 'all' or 'fold_average'; got {self.refit!r}. Take 'all' to predict with models "
+                "fitted on every row."
+            )
+
+    def _check_judging(self, data: FoldData) -> None:
+        """Say what cannot be used before any work is done."""
+        new_calibrators(self.calibrator, self._names)
+        shape = (len(self.estimators), data.y[:1].size)
+        member_weights(self.weighting, np.ones(shape), self._names, power=self.power)
+        if self.scorer is not None and not callable(self.scorer):
+            raise EnsembleKitError(
+                f"`scorer` must be None or a function of labels and probabilities; got {self.scorer!r}. "
+                "Take `metrics.auc_pr`, or a function with its parameters."
+            )
 
     def _check_columns(self, X: Any, *, reset: bool) -> Any:
         # Frames go on as they are: members need their index, and say themselves what they cannot take.
@@ -256,40 +282,170 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
             return X
         return validate_data(self, X, ensure_all_finite=False, reset=reset)
 
-    def _weigh(self, data: _Data, covered: NDArray[np.bool_], usage: RowUsage) -> None:
-        """Fit calibrators on the out-of-fold rows, score what they give, and turn scores to weights."""
-        y, weights = data.y[covered], data.weights[covered]
-        fold = self.fold_[covered]
-        n_folds = int(fold.max()) + 1
-        self.calibrators_ = []
-        self._scores = np.empty((len(self.estimators), data.targets.n_horizons))
-        self._fold_scores = np.full((n_folds, *self._scores.shape), np.nan)
-        for m, raw in enumerate(self._oof):
-            calibrator = self._new_calibrator()
-            if calibrator is not None:
-                calibrator.fit(raw, y, sample_weight=weights, classes=self._classes)
-            self.calibrators_.append(calibrator)
-            proba = np.exp(_calibrated(calibrator, raw))
-            self._scores[m] = auc_pr(y, proba, classes=self._classes, events=self.events, sample_weight=weights)
-            for k in range(n_folds):
-                rows = (fold == k) & (weights > 0)
-                if rows.any():
-                    self._fold_scores[k, m] = _fold_score(y[rows], proba[rows], self._classes, self.events)
-        self._weights = voting_weights(self._scores, power=self.power)
-        stages = {"calibrate": self.calibrator is not None, "score": True, "weigh": self.power != 0}
-        for k in range(n_folds):
-            rows = np.flatnonzero((self.fold_ == k) & (data.weights > 0))
-            for role in (role for role, happens in stages.items() if happens):
-                usage.add(k, ALL_MEMBERS, role, rows)
+    def _remember(self, data: FoldData, folds: list[tuple[IntArray, IntArray]]) -> None:
+        """Keep what later questions need of the rows: not the columns."""
+        targets, n = cast(Targets, data.targets), len(data.weights)
+        self._classes, self._single = targets.classes, targets.single
+        self.classes_ = self._classes if self._single else [self._classes] * targets.n_horizons
+        self._index, self._n_rows, self._panel = pack_index(data.keys.index), n, data.keys.panel
+        self._learned_until = self._last_time_seen(data)
+        self.fold_ = np.full(n, -1, dtype=np.int64)
+        for fold, (_, test) in enumerate(folds):
+            self.fold_[test] = fold
+        covered = self.fold_ >= 0
+        self._oof_codes, self._oof_weights = targets.codes[covered], data.weights[covered]
 
-    def _new_calibrator(self) -> Any:
-        if isinstance(self.calibrator, str):
-            if self.calibrator != "temperature":
-                raise EnsembleKitError(
-                    f"`calibrator` must be 'temperature', a calibrator or None; got {self.calibrator!r}."
-                )
-            return TemperatureScaling()
-        return None if self.calibrator is None else clone(self.calibrator)
+    def _last_time_seen(self, data: FoldData) -> int | None:
+        """Return the last time that a label of the training rows looked at, as far as the folds know it."""
+        if data.keys.index is None:
+            return None
+        last = int(data.keys.time[data.weights > 0].max())
+        ends = getattr(self.cv, "t1", None)
+        if isinstance(ends, pd.Series):
+            known = ends.reindex(data.keys.index)[data.weights > 0].max()
+            last = max(last, 0 if pd.isna(known) else pd.Timestamp(known).as_unit("ns").value)
+        return last
+
+    def _fit_members(self, data: FoldData, folds: list[tuple[IntArray, IntArray]], root: Any) -> list[Any]:
+        """Run all member-folds; keep what they say out of fold, and return the members that predict."""
+        averaged, every = self.refit == "fold_average", np.arange(self._n_rows)
+        blocks = list(enumerate(folds)) + ([] if averaged else [(REFIT, (every, every[:0]))])
+        places = [self._begin_fold(root, fold) for fold, _ in blocks]
+        jobs = [
+            MemberFold(fold, name, member, train, test, averaged or fold == REFIT, self._callbacks(place, m))
+            for place, (fold, (train, test)) in zip(places, blocks, strict=True)
+            for m, (name, member) in enumerate(self.estimators)
+        ]
+        n_members, usage = len(self.estimators), RowUsage(self._n_rows)
+        row_of = np.cumsum(self.fold_ >= 0) - 1  # a covered row's place among them
+        self._oof = np.full((n_members, *self._oof_codes.shape, len(self._classes)), np.nan)
+        kept: list[list[Any]] = [[] for _ in range(n_members)]
+        results = run_member_folds(jobs, data, memory=self.memory, n_jobs=self.n_jobs)
+        for at, (job, result) in enumerate(zip(jobs, results, strict=True)):
+            block, m = divmod(at, n_members)
+            if job.fold != REFIT:
+                self._oof[m, row_of[job.test]] = result["log_proba"]
+            if job.keep:
+                kept[m].append(result["fitted"])
+            for role, rows in result["usage"].items():
+                usage.add(job.fold, job.name, role, rows)
+            if m == n_members - 1:
+                places[block].call_on_fit_task_end(estimator=self)
+        self._usage = usage.entries
+        return kept if averaged else [models[0] for models in kept]
+
+    def _begin_fold(self, root: Any, fold: int) -> Any:
+        where = "refit" if fold == REFIT else f"fold {fold}"
+        place = root.subcontext(task_name=where, max_subtasks=len(self.estimators), sequential_subtasks=False)
+        return place.call_on_fit_task_begin(estimator=self)
+
+    def _callbacks(self, place: Any, m: int) -> Callbacks:
+        context = place.subcontext(task_name=self._names[m], task_id=m)
+        # Whoever listens may ask the ensemble; otherwise it need not travel to other processes.
+        return Callbacks(context, self if hasattr(self, "_skl_callbacks") else None)
+
+    # ------------------------------------------------------------------------ judge
+
+    def recalibrate(self, X: Any = None, y: Any = None, sample_weight: Any = None) -> Self:
+        """Fit calibrators, scores and weights anew, and leave the members as they are.
+
+        Parameters
+        ----------
+        X : DataFrame of shape (n, n_features), default=None
+            Later rows, with the members' history in front as rows of weight 0; None for the
+            stored out-of-fold log-probabilities, to which `weighting`, `power`, `scorer`,
+            `events` and `calibrator` are applied as they are now (see `set_params`).
+        y : array-like of shape (n,) or (n, H), default=None
+            Their labels. Those of rows of weight 0 are not looked at.
+        sample_weight : array-like of shape (n,), default=None
+            0 for rows that are history only.
+
+        Returns
+        -------
+        WalkForwardVotingClassifier
+            Itself.
+
+        Raises
+        ------
+        LeakageError
+            If a row of weight above 0 is not later than all that the members were fitted on,
+            the rows that its labels looked at included (where `cv` has the labels' `t1`).
+        EnsembleKitError
+            If rows, labels or parameters cannot be used.
+
+        Notes
+        -----
+        `row_usage_` speaks of the rows given to `fit`; after later ones, `recalibrated_` says
+        which they were. A sizer that was fitted on this ensemble's out-of-fold probabilities
+        must be fitted again.
+        """
+        check_is_fitted(self, "estimators_")
+        if X is None:
+            self._judge_out_of_fold()
+            return self
+        rows, evidence = self._later_evidence(X, y, sample_weight)
+        self._judge(evidence)
+        times = row_keys(X).axis()[rows]
+        self.recalibrated_ = {"n_rows": len(rows), "first": str(times[0]), "last": str(times[-1])}
+        self._usage = [entry for entry in self._usage if entry["role"] not in _JUDGING]
+        return self
+
+    def _judge(self, evidence: Evidence) -> None:
+        found = judge(
+            evidence,
+            new_calibrators(self.calibrator, self._names),
+            names=self._names,
+            weighting=self.weighting,
+            power=self.power,
+            scorer=auc_pr if self.scorer is None else self.scorer,
+            events=self.events,
+        )
+        self.calibrators_ = found.calibrators
+        self._scores, self._fold_scores, self._weights = found.scores, found.fold_scores, found.weights
+
+    def _judge_out_of_fold(self) -> None:
+        """Judge by what members said out of fold, and put on record which rows did what."""
+        covered = np.flatnonzero(self.fold_ >= 0)
+        fold = self.fold_[covered]
+        self._judge(Evidence(self._oof, self._oof_codes, self._oof_weights, fold, self._classes))
+        by_score = isinstance(self.weighting, str) and self.weighting != "uniform" and self.power != 0
+        happened = (any(calibrator is not None for calibrator in self.calibrators_), True, by_score)
+        usage = RowUsage(self._n_rows)
+        usage.entries = [entry for entry in self._usage if entry["role"] not in _JUDGING]
+        for k in range(len(self._fold_scores)):
+            for role in (role for role, did in zip(_JUDGING, happened, strict=True) if did):
+                usage.add(k, ALL_MEMBERS, role, covered[(fold == k) & (self._oof_weights > 0)])
+        self._usage = usage.check().entries
+        self.recalibrated_ = None
+
+    def _later_evidence(self, X: Any, y: Any, sample_weight: Any) -> tuple[IntArray, Evidence]:
+        """Return what members say of rows that came after all that they were fitted on, and which rows these are."""
+        check_panel_index(X, y, fitted_on_panel=self._panel)
+        X = self._check_columns(X, reset=False)
+        keys = row_keys(X)
+        if keys.index is None or self._learned_until is None:
+            raise EnsembleKitError(
+                "`X` must carry its times, and so must the X given to `fit`: nothing else says which rows are later; "
+                "got rows without times. Give frames indexed by time."
+            )
+        weights = check_row_weights(sample_weight, len(X))
+        rows = np.flatnonzero(weights)
+        early = rows[keys.time[rows] <= self._learned_until]
+        if len(early):
+            raise LeakageError(
+                f"`X` must hold rows of weight above 0 after {pd.Timestamp(self._learned_until)} (UTC) only, which the "
+                f"members or their labels have seen; got {len(early)} earlier row(s), the first at "
+                f"{keys.axis()[early[0]]}. Give those `sample_weight` 0: they are history."
+            )
+        y = y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
+        targets = Targets.encode(take_rows(y, rows), classes=self._classes)
+        if targets.n_horizons != len(self._weights.T):
+            raise EnsembleKitError(
+                f"`y` must have the {len(self._weights.T)} horizon(s) given to `fit`; got {targets.n_horizons}. "
+                "Label the rows as before."
+            )
+        said = np.stack([self._ask(models, X)[rows] for models in self.estimators_])
+        return rows, Evidence(said, targets.codes, weights[rows], np.zeros(len(rows), np.int64), self._classes)
 
     # --------------------------------------------------------------------- predict
 
@@ -344,16 +500,15 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
         check_is_fitted(self, "estimators_")
         check_panel_index(X, fitted_on_panel=self._panel)
         X = self._check_columns(X, reset=False)
-        members = (predict_log_proba(member, X, self._classes) for member in self.estimators_)
-        return self._combine(members)
+        return vote(self._weights, self.calibrators_, (self._ask(models, X) for models in self.estimators_))
 
-    def _combine(self, members: Any) -> FloatArray:
-        """Calibrate each member's log-probabilities (n, H, K) and add them up by weight."""
-        vote: FloatArray = sum(
-            weight[:, None] * np.exp(_calibrated(calibrator, log_proba))
-            for weight, calibrator, log_proba in zip(self._weights, self.calibrators_, members, strict=True)
-        )
-        return vote / vote.sum(axis=2, keepdims=True)
+    def _ask(self, models: Any, X: Any) -> FloatArray:
+        """Return a member's log-probabilities (n, H, K): those of its model, or of its models' mean probability."""
+        if not isinstance(models, list):
+            return predict_log_proba(models, X, self._classes)
+        said = [predict_log_proba(model, X, self._classes) for model in models]
+        mean: FloatArray = logsumexp(said, axis=0) - np.log(len(said))
+        return mean
 
     def out_of_fold(self) -> tuple[IntArray, FloatArray]:
         """Return the calibrated vote on the rows that test blocks covered.
@@ -366,127 +521,8 @@ class WalkForwardVotingClassifier(CallbackSupportMixin, ClassifierMixin, _BaseCo
             What members that had not seen these rows say, calibrated and weighted.
         """
         check_is_fitted(self, "estimators_")
-        return np.flatnonzero(self.fold_ >= 0), self._combine(self._oof)
+        return np.flatnonzero(self.fold_ >= 0), vote(self._weights, self.calibrators_, self._oof)
 
-    # -------------------------------------------------------------- labelled frames
-
-    @property
-    def named_estimators_(self) -> dict[str, Any]:
-        """Refitted members by name."""
-        return dict(zip(self._names, self.estimators_, strict=True))
-
-    @property
-    def weights_(self) -> pd.DataFrame:
-        """Voting weights by member and horizon; each column sums to 1."""
-        return self._by_member(self._weights)
-
-    @property
-    def scores_(self) -> pd.DataFrame:
-        """Out-of-fold AUC-PR, after calibration, by member and horizon."""
-        return self._by_member(self._scores)
-
-    @property
-    def fold_scores_(self) -> pd.DataFrame:
-        """Out-of-fold AUC-PR by fold and member, one column a horizon."""
-        frames = [self._by_member(scores) for scores in self._fold_scores]
-        return pd.concat(frames, keys=range(len(frames)), names=["fold", "member"])
-
-    @property
-    def temperatures_(self) -> pd.DataFrame:
-        """Temperatures by member and horizon."""
-        nothing = np.full(self._scores.shape[1], np.nan)
-        rows = [getattr(calibrator, "temperature_", nothing) for calibrator in self.calibrators_]
-        return self._by_member(np.array(rows))
-
-    @property
-    def oof_log_proba_(self) -> pd.DataFrame:
-        """Uncalibrated out-of-fold log-probabilities on the index of X."""
-        index = unpack_index(self._index, self._n_rows)[self.fold_ >= 0]
-        columns = pd.MultiIndex.from_product(
-            [self._names, self._horizon_names, self._classes], names=["member", "horizon", "class"]
-        )
-        return pd.DataFrame(np.moveaxis(self._oof, 0, 1).reshape(len(index), -1), index=index, columns=columns)
-
-    @property
-    def row_usage_(self) -> RowUsage:
-        """Which rows each stage saw."""
-        usage = RowUsage(self._n_rows)
-        usage.entries = list(self._usage)
-        return usage
-
-    @property
-    def _names(self) -> list[str]:
-        return [name for name, _ in self.estimators]
-
-    @property
-    def _horizon_names(self) -> list[str]:
-        return [f"H{h}" for h in range(self._scores.shape[1])]
-
-    def _by_member(self, values: FloatArray) -> pd.DataFrame:
-        check_is_fitted(self, "estimators_")
-        return pd.DataFrame(values, index=self._names, columns=self._horizon_names)
-
-
-def _fold_score(y: Any, proba: FloatArray, classes: NDArray[Any], events: Sequence[Any] | None) -> FloatArray:
-    """AUC-PR by horizon, NaN where no event occurs: rare ones may well miss a fold, which is no cause to warn."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="no row of class", category=UserWarning)
-        table = auc_pr_by_class(y, proba, classes=classes, events=events)
-    return table.mean(axis=1).to_numpy(np.float64)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What `fit` was given, checked."""
-
-    X: Any
-    y: NDArray[Any]
-    targets: Targets
-    weights: FloatArray
-    keys: RowKeys
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One member on one fold: all that its result depends on."""
-
-    estimator: Any
-    data: _Data
-    train: IntArray
-    test: IntArray
-
-
-class _Runner:
-    """Runs member-folds one by one, remembers them, and tells callbacks and the row record."""
-
-    def __init__(self, ensemble: WalkForwardVotingClassifier, data: _Data, usage: RowUsage, context: Any) -> None:
-        self._ensemble, self._data, self._usage, self._context = ensemble, data, usage, context
-        self._run = cached(_fit_member, ensemble.memory)
-        self._seen = fingerprint(versions(), data.X, data.y, data.weights) if ensemble.memory is not None else ""
-
-    def __call__(self, fold: int, name: str, member: Any, train: IntArray, test: IntArray) -> dict[str, Any]:
-        where = "refit" if fold == REFIT else f"fold {fold}"
-        context = self._context.subcontext(task_name=f"{name}, {where}")
-        context.call_on_fit_task_begin(estimator=self._ensemble)
-        key = fingerprint(self._seen, member, train, test) if self._seen else ""
-        result: dict[str, Any] = self._run(key, _Task(member, self._data, train, test))
-        for role, rows in result["usage"].items():
-            self._usage.add(fold, name, role, rows)
-        context.call_on_fit_task_end(estimator=self._ensemble)
-        return result
-
-
-def _fit_member(key: str, task: _Task) -> dict[str, Any]:  # noqa: ARG001 - the key is what results are found by
-    """Fit a member on a fold's training rows and predict its test rows; without test rows, keep the model."""
-    data = task.data
-    fitted, usage = fit_on_rows(task.estimator, data.X, data.y, data.weights, task.train, data.keys)
-    if len(task.test) == 0:
-        return {"fitted": fitted, "usage": usage}
-    return {
-        "log_proba": predict_on_rows(fitted, data.X, task.test, data.keys, data.targets.classes),
-        "usage": usage,
-    }
-
-
-def _calibrated(calibrator: Any, log_proba: FloatArray) -> FloatArray:
-    return log_proba if calibrator is None else np.asarray(calibrator.transform(log_proba))
+    def __getstate__(self) -> dict[str, Any]:
+        # Callbacks belong to the run that set them: a bar that was drawn, a server that was spoken to.
+        return {name: value for name, value in super().__getstate__().items() if name != "_skl_callbacks"}

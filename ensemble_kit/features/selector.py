@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.features._relevance import anova_f, centred_ranks, mutual_information, spearman, target_correlation

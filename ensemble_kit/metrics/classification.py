@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.metrics._precision import average_precision
 from ensemble_kit.targets import Targets, check_row_weights, stack_horizons
 
 __all__ = [
@@ -80,7 +80,7 @@ def auc_pr_by_class(
         for h in range(codes.shape[1]):
             hit = codes[:, h] == k
             if hit.any():
-                table[h, j] = average_precision_score(hit, scores[:, h, k], sample_weight=weights)
+                table[h, j] = average_precision(hit, scores[:, h, k], weights)
     absent = np.isnan(table)
     if absent.any():
         missing = [str(label) for label, gone in zip(chosen, absent.any(axis=0), strict=True) if gone]

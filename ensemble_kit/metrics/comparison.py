@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.metrics._precision import area_of_sorted, falling
 from ensemble_kit.metrics._resamples import Resamples, moments, percentiles
 from ensemble_kit.metrics.classification import _aligned, _chosen
 from ensemble_kit.targets import LOG_FLOOR, check_row_weights, stack_horizons
@@ -269,8 +270,7 @@ class _Ranked:
 
     @classmethod
     def of(cls, hit: BoolArray, score: FloatArray, weight: FloatArray, moment: IntArray) -> _Ranked:
-        order = np.argsort(-score, kind="stable")
-        tied = np.append(score[order][1:] == score[order][:-1], [False])  # with the row after it
+        order, tied = falling(score)
         return cls(hit[order], weight[order], moment[order], tied)
 
     def average_precision(self, blocks: Resamples) -> FloatArray:
@@ -291,22 +291,13 @@ def _average_precision(
     n_times: int,
 ) -> FloatArray:
     out = np.full(len(starts), np.nan)
-    drawn = np.empty(n_times)
+    drawn, counted = np.empty(n_times), np.empty(len(hit))
     for b in range(len(starts)):
         drawn[:] = 0.0
         for start in starts[b]:
             for j in range(start, start + length):
                 drawn[j if j < n_times else j - n_times] += 1.0
-        area = found = before = seen = 0.0
         for i in range(len(hit)):
-            w = weight[i] * drawn[moment[i]]
-            seen += w
-            if hit[i]:
-                found += w
-            # Rows of one score are told apart by nothing: precision is measured after the last of them.
-            if not tied[i] and found > before:
-                area += (found - before) * found / seen
-                before = found
-        if found > 0:
-            out[b] = area / found
+            counted[i] = weight[i] * drawn[moment[i]]
+        out[b] = area_of_sorted(hit, counted, tied)
     return out

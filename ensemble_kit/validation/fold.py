@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,14 @@ FloatArray = NDArray[np.float64]
 
 
 def fit_on_rows(
-    estimator: Any, X: Any, y: Any, weights: FloatArray, rows: IntArray, keys: RowKeys
+    estimator: Any,
+    X: Any,
+    y: Any,
+    weights: FloatArray,
+    rows: IntArray,
+    keys: RowKeys,
+    *,
+    around: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Any, dict[str, IntArray]]:
     """Fit a clone on some rows; for windows, other rows between and before them are history.
 
@@ -52,6 +61,8 @@ def fit_on_rows(
         Positions to learn from.
     keys : RowKeys
         Time and instrument of all rows.
+    around : callable, default=nullcontext
+        Called with the clone; what it returns is entered around its `fit`.
 
     Returns
     -------
@@ -98,7 +109,8 @@ def fit_on_rows(
             "Take a model that does, or leave weights out."
         )
     before = np.maximum(np.searchsorted(fit, span, side="right") - 1, 0)
-    model.fit(take_rows(X, span), y[fit[before]], **parameters)
+    with around(model):
+        model.fit(take_rows(X, span), y[fit[before]], **parameters)
     usage = getattr(final_estimator(model), "row_usage_", None)
     if not isinstance(usage, dict):
         usage = {"fit": np.flatnonzero(given > 0)}

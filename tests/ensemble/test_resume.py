@@ -67,19 +67,20 @@ def test_what_changed_is_done_again(data, tmp_path):
 
 def test_a_damaged_file_is_noticed_and_made_again(data, tmp_path):
     first, _ = fit(data, tmp_path)
-    stored = sorted((tmp_path / "memory").rglob("output.pkl"))
+    stored = sorted((tmp_path / "memory").glob("*.checkpoint"))
     assert len(stored) == 3
     whole = stored[0].read_bytes()
     flipped = bytearray(stored[1].read_bytes())
     flipped[len(flipped) // 2] ^= 1
     stored[0].write_bytes(whole[: len(whole) // 2])
     stored[1].write_bytes(flipped)
-    again, n_fits = fit(data, tmp_path)
+    with pytest.warns(UserWarning, match="is torn, damaged or another fit's; its work is done again"):
+        again, n_fits = fit(data, tmp_path)
     assert n_fits == 5
     np.testing.assert_array_equal(first, again)
 
 
 def test_another_version_of_a_library_is_done_again(data, tmp_path, monkeypatch):
     fit(data, tmp_path)
-    monkeypatch.setattr("ensemble_kit.ensemble.voting.versions", lambda: ("numpy=0.0",))
+    monkeypatch.setattr("ensemble_kit.ensemble.member_folds.versions", lambda: ("numpy=0.0",))
     assert fit(data, tmp_path)[1] == 6

@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.callback import ScoringMonitor  # noqa: F401 - the protocol is there
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.naive_bayes import GaussianNB
@@ -243,26 +242,69 @@ def test_pickle_clone_and_search(fitted):
     assert search.best_estimator_.get_params()["lr__C"] == search.best_params_["lr__C"]
 
 
-def test_callbacks_hear_of_every_member_and_fold():
-    heard = []
+class Listener:
+    """Writes down what it hears, and may break down."""
 
-    class Listener:
-        def setup(self, estimator, context):
-            pass
+    max_propagation_depth = None
 
-        def on_fit_task_begin(self, estimator, context):
-            pass
+    def __init__(self, breaks_at=None):
+        self.heard = []
+        self.breaks_at = breaks_at
 
-        def on_fit_task_end(self, estimator, context):
-            heard.append(context.task_name)
+    def setup(self, estimator, context):
+        pass
 
-        def teardown(self, estimator, context):
-            pass
+    def on_fit_task_begin(self, estimator, context):
+        self.heard.append(("begin", self.path(context)))
 
+    def on_fit_task_end(self, estimator, context):
+        self.heard.append(("end", self.path(context)))
+        if self.path(context) == self.breaks_at:
+            raise RuntimeError("no space for the log")
+
+    def teardown(self, estimator, context):
+        pass
+
+    def path(self, context):
+        name = context.source_task_name or context.task_name
+        return name if context.parent is None else f"{self.path(context.parent)}/{name}"
+
+
+def test_callbacks_hear_of_folds_members_and_what_members_tell():
     X, y = problem()
-    WalkForwardVotingClassifier(MEMBERS, cv=WalkForwardSplit(2, purge=0)).set_callbacks(Listener()).fit(X, y)
-    steps = [f"{name}, {where}" for where in ("fold 0", "fold 1", "refit") for name in ("lr", "nb")]
-    assert heard == [*steps, "fit"]
+    network = LSTMGRUClassifier(3, hidden_size=4, max_epochs=2, validation_fraction=0.0, random_state=0)
+    members = [("nb", GaussianNB()), ("net", make_pipeline(StandardScaler(), network))]
+    listener = Listener()
+    vote = WalkForwardVotingClassifier(members, cv=WalkForwardSplit(2, purge=0)).set_callbacks(listener)
+    with pytest.warns(UserWarning, match="GaussianNB does not support callbacks"):
+        vote.fit(X, y)
+    ends = [path for what, path in listener.heard if what == "end"]
+    for fold in ("fold 0", "fold 1", "refit"):
+        assert ends.count(f"fit/{fold}/nb") == ends.count(f"fit/{fold}/net") == ends.count(f"fit/{fold}") == 1
+        epochs = [path for path in ends if path.startswith(f"fit/{fold}/net/fit-final-estimator/")]
+        assert len(epochs) == 2
+    assert ends[-1] == "fit"
+    assert sorted(path for what, path in listener.heard if what == "begin") == sorted(ends)
+    assert not hasattr(pickle.loads(pickle.dumps(vote)), "_skl_callbacks")
+
+
+@pytest.mark.filterwarnings("ignore:.*does not support callbacks")
+def test_a_callback_that_raises_loses_nothing_that_was_finished(tmp_path):
+    X, y = problem()
+    kept = WalkForwardVotingClassifier(MEMBERS, cv=CV, memory=tmp_path)
+    with pytest.raises(RuntimeError, match="no space"):
+        kept.set_callbacks(Listener(breaks_at="fit/fold 1/nb")).fit(X, y)
+    finished = {path.stat().st_mtime_ns for path in tmp_path.glob("*.checkpoint")}
+    assert len(finished) == 4  # two members on two folds, the last one included
+    listener = Listener()
+    kept.set_callbacks(listener).fit(X, y)
+    assert finished < {path.stat().st_mtime_ns for path in tmp_path.glob("*.checkpoint")}
+    # What was found again is told of as well.
+    assert ("begin", "fit/fold 0/lr") in listener.heard
+    assert ("end", "fit/fold 0/lr") in listener.heard
+    np.testing.assert_array_equal(
+        kept.predict_proba(X), WalkForwardVotingClassifier(MEMBERS, cv=CV).fit(X, y).predict_proba(X)
+    )
 
 
 def test_voting_weights():

@@ -1,0 +1,180 @@
+"""Member-folds: one member on one fold, run here or in other processes, and found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from joblib.parallel import MultiprocessingBackend, ThreadingBackend, get_active_backend
+from numpy.typing import NDArray
+from sklearn.utils.parallel import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from ensemble_kit.bars import row_keys
+from ensemble_kit.ensemble.resume import memory_folder, remembered
+from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.fingerprint import fingerprint, versions
+from ensemble_kit.validation import FoldData, fit_on_rows, predict_on_rows
+
+__all__ = ["Callbacks", "MemberFold", "run_member_folds"]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass
+class Callbacks:
+    """Whom a member-fold tells that it begins and ends.
+
+    Attributes
+    ----------
+    context : CallbackContext
+        The task's place in scikit-learn's tree of tasks.
+    owner : estimator
+        Whose task it is.
+    begun : bool
+        Whether its begin was told.
+    """
+
+    context: Any
+    owner: Any
+    begun: bool = False
+
+    @contextmanager
+    def around(self, model: Any) -> Iterator[None]:
+        """Hand the callbacks on to a model while it is fitted.
+
+        Parameters
+        ----------
+        model : estimator
+            About to be fitted.
+
+        Yields
+        ------
+        None
+        """
+        with self.context.propagate_callback_context(model):
+            self.begin()
+            yield
+
+    def begin(self) -> None:
+        """Tell the begin."""
+        self.begun = True
+        self.context.call_on_fit_task_begin(estimator=self.owner)
+
+    def end(self) -> None:
+        """Tell the end, and the begin first where nothing was fitted: the result was there."""
+        if not self.begun:
+            self.begin()
+        self.context.call_on_fit_task_end(estimator=self.owner)
+
+
+@dataclass(eq=False)
+class MemberFold:
+    """One member on one fold.
+
+    Attributes
+    ----------
+    fold : int
+        The fold's number, `REFIT` for the last fit on all rows.
+    name : str
+        The member's name.
+    member : classifier
+        Unfitted.
+    train, test : ndarray of int64
+        Positions of the rows to fit on and of those to predict, none for the last fit.
+    keep : bool
+        Whether the fitted model is wanted.
+    callbacks : Callbacks
+        Whom to tell.
+    """
+
+    fold: int
+    name: str
+    member: Any
+    train: IntArray
+    test: IntArray
+    keep: bool
+    callbacks: Callbacks = field(repr=False)
+
+
+def run_member_folds(
+    jobs: list[MemberFold], data: FoldData, *, memory: Any, n_jobs: int | None
+) -> Iterator[dict[str, Any]]:
+    """Fit each member-fold's model and predict its test rows.
+
+    Parameters
+    ----------
+    jobs : list of MemberFold
+        What to do.
+    data : FoldData
+        All rows.
+    memory : Memory, path or None
+        Where results are kept.
+    n_jobs : int or None
+        Processes.
+
+    Yields
+    ------
+    dict
+        In the order of the jobs: `usage` (positions by role), `log_proba` of the test rows,
+        shape (m, H, K), where there are any, and `fitted` where it is wanted.
+
+    Notes
+    -----
+    Workers get the columns as a memory map (by loky) or scattered once (by Dask), and are
+    new processes: a fork after OpenMP was used hangs. The linear algebra of a member has one
+    thread, here as there, so that the bits do not depend on where it ran; networks and trees
+    have their own `n_threads`.
+    """
+    folder = memory_folder(memory)
+    seen = "" if folder is None else fingerprint(versions(), data.X, data.y, data.weights)
+    run = Parallel(n_jobs=_processes(n_jobs), return_as="generator")
+    classes = None if data.targets is None else data.targets.classes
+    # Columns, targets and weights are arguments of their own: so they are mapped or scattered, not pickled.
+    yield from run(delayed(_run)(folder, seen, job, data.X, data.y, data.weights, classes) for job in jobs)
+
+
+def _processes(n_jobs: int | None) -> int | None:
+    backend, active = get_active_backend()
+    if isinstance(backend, ThreadingBackend):
+        # Two networks in one process would share torch's threads and random state.
+        return 1
+    if (
+        isinstance(backend, MultiprocessingBackend)
+        and joblib.effective_n_jobs(active if n_jobs is None else n_jobs) > 1
+    ):
+        raise EnsembleKitError(
+            "`n_jobs` must be 1 under joblib's 'multiprocessing' backend, whose forks hang once OpenMP was used; got "
+            f"{n_jobs}. Use joblib.parallel_config('loky')."
+        )
+    return n_jobs
+
+
+def _run(
+    folder: Path | None, seen: str, job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
+) -> dict[str, Any]:
+    key = "" if folder is None else fingerprint(seen, job.member, job.train, job.test, job.keep)
+    with threadpool_limits(1, user_api="blas"):
+        result = remembered(folder, key, lambda: _fit_and_predict(job, X, y, weights, classes))
+    # After the result is kept: a callback that raises loses nothing that is finished.
+    job.callbacks.end()
+    return result
+
+
+def _fit_and_predict(
+    job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
+) -> dict[str, Any]:
+    keys = row_keys(X)
+    fitted, usage = fit_on_rows(job.member, X, y, weights, job.train, keys, around=job.callbacks.around)
+    result: dict[str, Any] = {"usage": usage}
+    if job.keep:
+        result["fitted"] = fitted
+    if len(job.test):
+        result["log_proba"] = predict_on_rows(fitted, X, job.test, keys, classes)
+    return result
