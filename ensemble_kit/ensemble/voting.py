@@ -524,5 +524,9 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         return np.flatnonzero(self.fold_ >= 0), vote(self._weights, self.calibrators_, self._oof)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Callbacks belong to the run that set them: a bar that was drawn, a server that was spoken to.
-        return {name: value for name, value in super().__getstate__().items() if name != "_skl_callbacks"}
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "estimators_" in state:
+            # Callbacks belong to the run that set them: a bar that was drawn, a server that was spoken to. Before it,
+            # they travel with the ensemble to the process that fits it.
+            state.pop("_skl_callbacks", None)
+        return state

@@ -41,7 +41,7 @@ __all__ = ["LGBMWindowClassifier"]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Made from `model_text_` when they are needed, LightGBM's with a pointer that no pickle carries; and what a run set.
+# Made from `model_text_` when they are needed, LightGBM's with a pointer that no pickle carries; and what one run told.
 _NOT_KEPT = ("_forest", "_boosters", "_skl_callbacks")
 
 
@@ -368,7 +368,8 @@ class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixi
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in _NOT_KEPT}
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if "model_text_" not in state or name not in _NOT_KEPT}
 
     # ------------------------------------------------------------------ private
 
