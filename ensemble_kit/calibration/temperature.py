@@ -1,4 +1,4 @@
-"""Temperature scaling of log-probabilities, fitted as the one-dimensional problem it is."""
+"""Temperature scaling of log-probabilities, with or without an offset a class."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from ensemble_kit.calibration._fits import fit_temperature, fit_temperature_and_bias
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.targets import Targets, check_row_weights, stack_horizons, unstack_horizons
 
@@ -19,8 +19,10 @@ __all__ = ["TemperatureScaling"]
 
 FloatArray = NDArray[np.float64]
 
-#: A slope that is rounding, or saturated: nothing to be gained by any temperature.
-_FLAT = 1e-12
+#: How far from 1 the probabilities of a row may add up, as those of 16 bits do (bfloat16 rounds at 2^-8).
+_SUM_TOLERANCE = 0.01
+#: Fewer rows of raw logits than this may look like probabilities by chance.
+_TOO_FEW = 8
 
 
 class TemperatureScaling(BaseEstimator):
@@ -30,32 +32,49 @@ class TemperatureScaling(BaseEstimator):
     will do. T > 1 softens an overconfident model, T < 1 sharpens a timid one; the order of
     the classes within a row stays.
 
+    With ``bias=True`` each class gets an offset besides: softmax(log p / T + b). It undoes
+    training by costs or class weights, which moves whole classes.
+
     Parameters
     ----------
     bounds : tuple of float, default=(0.1, 8.0)
         The temperatures allowed. Ending at one of them warns: such a model has nothing
         that a temperature can mend.
+    bias : bool, default=False
+        Whether to fit an offset a class and horizon, jointly with the temperature.
 
     Attributes
     ----------
     temperature_ : ndarray of shape (H,)
         The temperature of each horizon.
+    bias_ : ndarray of shape (H, K)
+        The offsets, in the order of `classes_`; 0 where none is fitted. Those of the classes
+        that came have sum 0, since only their differences matter.
     bound_hit_ : ndarray of bool, shape (H,)
-        Whether it lies on a bound.
+        Whether the temperature lies on a bound.
     classes_ : ndarray of shape (K,)
         The labels of the columns.
 
     Notes
     -----
     What it sees: whatever it is fitted on, which must be out of fold. The negative
-    log-likelihood is convex in 1/T, so its slope has one root, which Brent's method brackets
-    between the bounds. Where the slope is 0 throughout (each row's log-probabilities are
-    equal), T is 1.
+    log-likelihood is convex in 1/T and the offsets. Alone, 1/T is the one root of its slope,
+    which Brent's method brackets between the bounds; together they are found by bounded
+    L-BFGS-B with the analytic gradient. Where nothing depends on the temperature (each row's
+    log-probabilities are equal; with offsets, all rows are), T is 1.
+
+    A class that no counted row has pulls at its offset without end. With ``bias=True`` its column
+    is left out of the fit, and its offset is 0, or as far below as it takes for the fitted
+    rows to promise no more than one row of it. Offsets of classes that came are finite as
+    long as T is, and need no penalty.
 
     References
     ----------
     C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, On Calibration of Modern Neural
     Networks, ICML 2017.
+
+    A. Alexandari, A. Kundaje, A. Shrikumar, Maximum Likelihood with Bias-Corrected
+    Calibration is Hard-To-Beat at Label Shift Adaptation, ICML 2020.
 
     Examples
     --------
@@ -67,13 +86,20 @@ class TemperatureScaling(BaseEstimator):
     >>> y = (np.exp(true).cumsum(axis=1) < rng.uniform(size=(20_000, 1))).sum(axis=1)
     >>> TemperatureScaling().fit(2 * true, y).temperature_.round(1)
     array([2.])
+
+    A model trained with one class weighing ten times as much:
+
+    >>> weighted = log_softmax(true + [0, np.log(10), 0], axis=1)
+    >>> TemperatureScaling(bias=True).fit(weighted, y).bias_.round(1)
+    array([[ 0.8, -1.6,  0.8]])
     """
 
-    def __init__(self, *, bounds: tuple[float, float] = (0.1, 8.0)) -> None:
+    def __init__(self, *, bounds: tuple[float, float] = (0.1, 8.0), bias: bool = False) -> None:
         self.bounds = bounds
+        self.bias = bias
 
     def fit(self, log_proba: Any, y: Any, sample_weight: Any = None, *, classes: Any = None) -> Self:
-        """Fit one temperature a horizon.
+        """Fit one temperature a horizon, and offsets where they are wanted.
 
         Parameters
         ----------
@@ -94,7 +120,8 @@ class TemperatureScaling(BaseEstimator):
         Raises
         ------
         EnsembleKitError
-            If shapes do not fit, or a number is not finite in a row that counts.
+            If shapes do not fit, a number is not finite in a row that counts, or these rows
+            hold probabilities in place of their logs.
         """
         low, high = self.bounds
         if not 0 < low <= 1 <= high:
@@ -114,10 +141,17 @@ class TemperatureScaling(BaseEstimator):
             )
         weights = check_row_weights(sample_weight, len(logits))
         _check_finite(logits, weights)
-        rows = weights > 0
-        self.temperature_ = np.array(
-            [_fit_one(logits[rows, h], codes[rows, h], weights[rows], self.bounds) for h in range(codes.shape[1])]
-        )
+        if not (weights > 0).all():
+            logits, codes, weights = logits[weights > 0], codes[weights > 0], weights[weights > 0]
+        _check_logs(logits, fewest=1)
+        self._raw = bool(logits.max() > _SUM_TOLERANCE)
+        self.temperature_, self.bias_ = np.empty(codes.shape[1]), np.zeros(shape[1:])
+        for h in range(codes.shape[1]):
+            problem = logits[:, h], codes[:, h], weights, self.bounds
+            if self.bias:
+                self.temperature_[h], self.bias_[h] = fit_temperature_and_bias(*problem)
+            else:
+                self.temperature_[h] = fit_temperature(*problem)
         self.bound_hit_ = np.isin(self.temperature_, self.bounds)
         if self.bound_hit_.any():
             warnings.warn(
@@ -140,7 +174,14 @@ class TemperatureScaling(BaseEstimator):
         Returns
         -------
         as given
-            Calibrated log-probabilities; each row's probabilities sum to 1.
+            Calibrated log-probabilities; each row's probabilities sum to 1. A row with NaN is NaN.
+
+        Raises
+        ------
+        EnsembleKitError
+            If horizons or classes are other than in `fit`, or all rows hold probabilities in
+            place of their logs. (Fewer than 8 rows of raw logits may look so by chance: they
+            pass, if `fit` had raw logits, too.)
         """
         check_is_fitted(self)
         logits = stack_horizons(log_proba)
@@ -150,14 +191,18 @@ class TemperatureScaling(BaseEstimator):
                 f"`log_proba` must have the {shape[0]} horizon(s) and {shape[1]} classes given to `fit`; "
                 f"got {logits.shape[1]} and {logits.shape[2]}. Pass what the model's `predict_log_proba` returns."
             )
-        calibrated: FloatArray = log_softmax(logits / self.temperature_[:, None], axis=2)
+        _check_logs(logits, fewest=_TOO_FEW if self._raw else 1)
+        calibrated: FloatArray = log_softmax(logits / self.temperature_[:, None] + self.bias_, axis=2)
         if isinstance(log_proba, list | tuple):
             return unstack_horizons(calibrated, single=False)
         return calibrated if np.ndim(log_proba) == 3 else calibrated[:, 0]
 
 
 def _check_finite(logits: FloatArray, weights: FloatArray) -> None:
-    wrong = (weights > 0) & ~np.isfinite(logits).all(axis=(1, 2))
+    finite = np.isfinite(logits)
+    if finite.all():
+        return
+    wrong = (weights > 0) & ~finite.all(axis=(1, 2))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise EnsembleKitError(
@@ -166,26 +211,18 @@ def _check_finite(logits: FloatArray, weights: FloatArray) -> None:
         )
 
 
-def _fit_one(logits: FloatArray, codes: NDArray[np.int64], weights: FloatArray, bounds: tuple[float, float]) -> float:
-    """Find the root of the slope of the weighted mean negative log-likelihood in 1/T."""
-    share = weights / weights.sum()
-    # Relative to the class that came true, the slope in 1/T is the expected logit.
-    # Classes lie first, since sums over a short last axis cost more than the exponentials.
-    ahead = np.ascontiguousarray((logits - logits[np.arange(len(codes)), codes][:, None]).T)  # (K, n)
-    under = ahead - ahead.max(axis=0)
-    e = np.empty_like(under)
-
-    def slope(log_t: float) -> float:
-        np.exp(np.multiply(under, np.exp(-log_t), out=e), out=e)
-        return float(share @ (np.einsum("kn,kn->n", e, ahead) / e.sum(axis=0)))
-
-    low, high = bounds
-    # The slope in 1/T falls as T grows: of one sign throughout, a bound is as far as it goes.
-    steepest, flattest = slope(np.log(low)), slope(np.log(high))
-    if max(abs(steepest), abs(flattest)) < _FLAT:
-        return 1.0
-    if steepest <= 0:
-        return float(low)
-    if flattest >= 0:
-        return float(high)
-    return float(np.exp(brentq(slope, np.log(low), np.log(high), xtol=1e-9)))
+def _check_logs(logits: FloatArray, *, fewest: int) -> None:
+    """Refuse a horizon of probabilities; logs of them have no row that adds up to more than 0."""
+    if not (logits > 0).any():
+        return
+    known = logits[np.isfinite(logits).all(axis=(1, 2))]
+    if len(known) < fewest:
+        return
+    near = np.abs(known.sum(axis=2) - 1).max(axis=0) <= _SUM_TOLERANCE
+    wrong = near & (known.min(axis=(0, 2)) >= 0)
+    if wrong.any():
+        raise EnsembleKitError(
+            f"`log_proba` must hold log-probabilities, which are at most 0, or logits; got probabilities: at horizon "
+            f"{int(np.argmax(wrong))} all {len(known)} row(s) are in [0, 1] and add up to 1. "
+            "Pass what `predict_log_proba` returns, or `np.log` of them."
+        )

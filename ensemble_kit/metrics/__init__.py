@@ -1,19 +1,14 @@
 """Scores that know horizons and weights, and the nulls without which a score says nothing."""
 
 from ensemble_kit.metrics.bootstrap import block_bootstrap_mean
-from ensemble_kit.metrics.classification import (
-    auc_pr,
-    auc_pr_by_class,
-    brier_score,
-    brier_skill,
-    calibration_slope,
-    expected_calibration_error,
-)
+from ensemble_kit.metrics.calibration import brier_decomposition, calibration_slope, expected_calibration_error
+from ensemble_kit.metrics.classification import auc_pr, auc_pr_by_class, brier_score, brier_skill
 from ensemble_kit.metrics.comparison import compare_scores, score_interval
 from ensemble_kit.metrics.economic import next_open_return
 from ensemble_kit.metrics.importance import permutation_importance
 from ensemble_kit.metrics.information import ic_summary, information_coefficient
 from ensemble_kit.metrics.nulls import shift_labels, shifted_label_scores
+from ensemble_kit.metrics.reliability import reliability_curve
 from ensemble_kit.metrics.rules import causal_rule, turn_rule
 from ensemble_kit.metrics.scorers import AUCPRScorer, BrierScorer
 from ensemble_kit.metrics.skill import SkillReport, skill_test
@@ -34,6 +29,7 @@ __all__ = [
     "auc_pr",
     "auc_pr_by_class",
     "block_bootstrap_mean",
+    "brier_decomposition",
     "brier_score",
     "brier_skill",
     "calibration_slope",
@@ -47,6 +43,7 @@ __all__ = [
     "next_open_return",
     "permutation_importance",
     "random_walk_bars",
+    "reliability_curve",
     "score_interval",
     "shift_labels",
     "shifted_label_scores",

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics._precision import average_precision
@@ -21,8 +19,6 @@ __all__ = [
     "auc_pr_by_class",
     "brier_score",
     "brier_skill",
-    "calibration_slope",
-    "expected_calibration_error",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -178,97 +174,6 @@ def brier_skill(
     score = _brier(y, p, classes, sample_weight, "proba")
     least = _brier(y, constant, classes, sample_weight, "prior")
     return 1.0 - score / np.where(least > 0, least, np.nan)
-
-
-def calibration_slope(
-    y: Any,
-    proba: Any,
-    *,
-    classes: Sequence[Any] | NDArray[Any],
-    event: Any,
-    horizon: int = 0,
-    sample_weight: Any = None,
-) -> tuple[float, float]:
-    """Slope and intercept of what came true on the logit of its probability.
-
-    Parameters
-    ----------
-    y, proba, classes : see `auc_pr_by_class`
-        The same.
-    event : label
-        The class whose probability is judged.
-    horizon : int, default=0
-        Which horizon.
-    sample_weight : array-like of shape (n,), default=None
-        Rows of weight 0 do not count.
-
-    Returns
-    -------
-    slope, intercept : float
-        (1, 0) is calibrated; a slope below 1 is overconfident. NaN where there is no finite
-        answer: the class does not occur, occurs always, its probability never varies, or
-        parts its rows from the others completely.
-
-    References
-    ----------
-    D. R. Cox, Two Further Applications of a Model for Binary Regression, 1958.
-    """
-    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
-    (k,) = _chosen(labels, [event]).values()
-    hit = codes[:, horizon] == k
-    score = logit(np.clip(p[:, horizon, k], 1e-12, 1 - 1e-12))
-    yes, no = score[hit], score[~hit]
-    # A constant score parts them, too: every one is at or above, and at or below, every other.
-    if len(yes) == 0 or len(no) == 0 or yes.min() >= no.max() or yes.max() <= no.min():
-        return float("nan"), float("nan")
-    # Newton's steps are exact where the default solver stops at three digits.
-    newton = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8)
-    fit = newton.fit(score[:, None], hit, sample_weight=weights)
-    return float(fit.coef_[0, 0]), float(fit.intercept_[0])
-
-
-def expected_calibration_error(
-    y: Any,
-    proba: Any,
-    *,
-    classes: Sequence[Any] | NDArray[Any],
-    events: Sequence[Any] | None = None,
-    n_bins: int = 15,
-    sample_weight: Any = None,
-) -> pd.DataFrame:
-    """Mean distance of predicted and observed shares over bins of equal mass, class by class.
-
-    Parameters
-    ----------
-    y, proba, classes, events : see `auc_pr_by_class`
-        The same.
-    n_bins : int, default=15
-        Bins by predicted probability, of equal weight; equal probabilities share a bin.
-    sample_weight : array-like of shape (n,), default=None
-        Rows of weight 0 do not count.
-
-    Returns
-    -------
-    DataFrame of shape (H, n_events)
-        In [0, 1]. A constant prior has about 0, too: read it beside slope and skill.
-
-    References
-    ----------
-    M. P. Naeini, G. F. Cooper, M. Hauskrecht, Obtaining Well Calibrated Probabilities
-    Using Bayesian Binning, AAAI 2015.
-    """
-    labels, codes, p, weights = _aligned(y, proba, classes, sample_weight)
-    chosen = _chosen(labels, events)
-    table = np.zeros((codes.shape[1], len(chosen)))
-    for j, k in enumerate(chosen.values()):
-        for h in range(codes.shape[1]):
-            # Mass and gap of each value: a tie that bins cut would be called miscalibrated.
-            _, value = np.unique(p[:, h, k], return_inverse=True)
-            mass = np.bincount(value, weights)
-            gap = np.bincount(value, weights * (p[:, h, k] - (codes[:, h] == k)))
-            bins = ((np.cumsum(mass) - mass / 2) / mass.sum() * n_bins).astype(int)
-            table[h, j] = np.abs(np.bincount(bins, gap)).sum() / mass.sum()
-    return pd.DataFrame(table, index=_horizon_names(codes.shape[1]), columns=list(chosen))
 
 
 def _horizon_names(n_horizons: int) -> list[str]:

@@ -6,17 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.reports._canvas import GREY, event_colors, new_axes, percent
+from ensemble_kit.metrics import reliability_curve
+from ensemble_kit.reports._canvas import GREY, INK, event_colors, new_axes, percent
 
 __all__ = ["plot_reliability"]
 
 FloatArray = NDArray[np.float64]
+
+#: How the two states of a model are drawn: as it is, and before its calibration.
+_AFTER: dict[str, Any] = {"linewidth": 1.2, "marker": "o", "markersize": 4, "clip_on": False}
+_BEFORE: dict[str, Any] = _AFTER | {"linewidth": 0.9, "linestyle": ":", "markerfacecolor": "white", "alpha": 0.8}
 
 
 def plot_reliability(
@@ -25,26 +31,39 @@ def plot_reliability(
     *,
     classes: Sequence[Any],
     events: Sequence[Any] | None = None,
+    before: Any = None,
     sample_weight: Any = None,
     n_bins: int = 10,
+    times: Any = None,
+    block: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw how often each class came against how often it was said to.
+
+    Below lies how many rows were given which probability.
 
     Parameters
     ----------
     proba : array-like of shape (n, K)
         Probabilities of one horizon, columns in the order of `classes`.
     y : array-like of shape (n,)
-        What came.
+        What came, in time order.
     classes : sequence of length K
         The classes of the columns.
     events : sequence, default=None
         Classes to draw, one line each. None draws all but the one that came most often.
+    before : array-like of shape (n, K), default=None
+        Probabilities of the same rows before calibration, drawn pale and without intervals.
     sample_weight : array-like of shape (n,), default=None
         Row weights; rows of weight 0 are left out.
     n_bins : int, default=10
-        Bins of equal weight; equal predictions stay in one bin.
+        Bins; equal predictions stay in one bin.
+    times : array-like of shape (n,), default=None
+        The time of each row. None for the times of `y`'s index; without one, each row has
+        its own.
+    block : int, default=None
+        Distinct times over which rows may depend on each other, no less than the labels'
+        window. None for the cube root of their number times 2.
     ax : Axes, default=None
         Where to draw. None makes a figure.
 
@@ -53,18 +72,17 @@ def plot_reliability(
     Axes
         Square axes from 0 to the data's end, in percent. If most predictions are small
         beside the largest (rare events), both scales are square roots, which keep 0 and
-        the diagonal. Bars are Wilson's 95 % intervals, of the effective number of rows
-        ``sum(w)^2 / sum(w^2)`` where weights differ.
+        the diagonal, and bins promise equally many events each. Bars are the 95 % intervals
+        of `reliability_curve`, which know that labels overlap.
 
     Raises
     ------
     EnsembleKitError
-        If shapes do not fit, or an event is no class.
+        If shapes do not fit, a row that counts holds no probabilities, or an event is no class.
 
-    References
-    ----------
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22 (1927).
+    See Also
+    --------
+    ensemble_kit.metrics.reliability_curve : The numbers drawn.
 
     Examples
     --------
@@ -76,75 +94,80 @@ def plot_reliability(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['Peak: 50 of 200 rows']
     """
-    p, came, weight, names = _check_reliability(proba, y, list(classes), sample_weight)
-    n = len(p)
+    states = [np.asarray(p, np.float64) for p in (proba, before) if p is not None]
+    came, counted = _check_one_horizon(states, y, list(classes), sample_weight)
     if events is None:
-        counts = [weight[came == c].sum() for c in classes]
-        events = [c for k, c in enumerate(classes) if k != int(np.argmax(counts))]
-    unknown = [e for e in events if e not in names]
+        weights = counted if sample_weight is None else np.asarray(sample_weight, np.float64)
+        common = int(np.argmax([weights[came == c].sum() for c in classes]))
+        events = [c for k, c in enumerate(classes) if k != common]
+    unknown = [event for event in events if event not in list(classes)]
     if unknown:
         raise EnsembleKitError(f"`events` must be among {list(classes)}; got {unknown}. Name classes of the columns.")
-    ax = new_axes(ax, (5.5, 5.5))
-    means: list[float] = []
-    ends = [0.0]
-    for event, color in zip(events, event_colors(len(events)), strict=True):
-        hit = came == event
-        said, seen, low, high = _reliability(p[:, names.index(event)], hit, weight, n_bins)
-        bars = np.maximum([seen - low, high - seen], 0.0)  # rounding may leave -1e-17
-        name = f"{event}: {hit.sum():,} of {n:,} rows"
-        style: dict[str, Any] = {"linewidth": 1.2, "elinewidth": 0.9, "capsize": 2, "markersize": 4, "clip_on": False}
-        ax.errorbar(said, seen, yerr=bars, marker="o", color=color, label=name, **style)
-        means += [*said]
-        ends += [*said, *high]
-    end = min(1.05 * max(ends), 1.0) or 1.0
-    _square(ax, end, rare=bool(means) and float(np.median(means)) < end / 8)
+    said = [p[counted][:, [list(classes).index(event) for event in events]] for p in states]
+    rare = said[0].size > 0 and float(np.median(said[0])) < float(said[0].max()) / 8
+    known = {"classes": classes, "events": events, "sample_weight": sample_weight, "times": times, "block": block}
+    bins: dict[str, Any] = {"n_bins": n_bins, "equal": "events" if rare else "rows"}
+    curves = [reliability_curve(y, p, **known, **bins) for p in states if counted.any()]
+    ax = new_axes(ax, (5.5, 6.8))
+    colors = event_colors(len(events))
+    for curve, style in zip(curves, (_AFTER, _BEFORE), strict=False):
+        for (event, rows), color in zip(curve.groupby("class", sort=False), colors, strict=True):
+            _draw(ax, rows, f"{event}: {(came[counted] == event).sum():,} of {counted.sum():,} rows", color, style)
+    ends = [curve[["probability", "frequency"]].to_numpy().max() for curve in curves]
+    end = min(1.05 * max([*ends, *(curve["high"].max() for curve in curves[:1])], default=0.0), 1.0) or 1.0
+    _square(ax, end, rare=rare)
     ax.plot([0, end], [0, end], color=GREY, linewidth=1, linestyle="--", zorder=0)
-    ax.set_xlabel(f"Predicted probability, bins of about {n / n_bins:,.0f} rows")
     ax.set_ylabel("Observed frequency, 95 % interval")
     ax.set_title("Reliability: observed against predicted", loc="left")
-    ax.legend(loc="upper left", frameon=False)
+    handles = ax.get_legend_handles_labels()[0]
+    if before is not None:
+        handles.append(Line2D([], [], color=INK, label="before calibration", **_BEFORE))
+    ax.legend(handles=handles, loc="upper left", frameon=False)
+    _count_below(ax, said, colors, end, rare=rare)
     return ax
 
 
-def _check_reliability(
-    proba: Any, y: Any, classes: list[Any], sample_weight: Any
-) -> tuple[FloatArray, NDArray[Any], FloatArray, list[Any]]:
-    p, came = np.asarray(proba, np.float64), np.asarray(y)
+def _check_one_horizon(
+    states: list[FloatArray], y: Any, classes: list[Any], sample_weight: Any
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return what came, and which rows count."""
+    came = np.asarray(y)
     weight = np.ones(len(came)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if p.shape != (len(came), len(classes)) or weight.shape != (len(came),) or came.ndim != 1:
-        raise EnsembleKitError(
-            f"`proba`, `y` and `sample_weight` must have shapes (n, {len(classes)}), (n,) and (n,); got {p.shape}, "
-            f"{came.shape} and {weight.shape}. Draw one horizon at a time."
-        )
-    if not np.isfinite(p).all():
-        row = int(np.argmax(~np.isfinite(p).all(axis=1)))
-        raise EnsembleKitError(f"`proba` must be finite; got {p[row]} at row {row}. Drop rows without a prediction.")
-    counted = weight > 0
-    return p[counted], came[counted], weight[counted], classes
+    for p in states:
+        if p.shape != (len(came), len(classes)) or weight.shape != (len(came),) or came.ndim != 1:
+            raise EnsembleKitError(
+                f"`proba`, `y` and `sample_weight` must have shapes (n, {len(classes)}), (n,) and (n,); got {p.shape}, "
+                f"{came.shape} and {weight.shape}. Draw one horizon at a time."
+            )
+    return came, weight > 0
 
 
-def _reliability(
-    p: FloatArray, hit: NDArray[np.bool_], weight: FloatArray, n_bins: int
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return mean prediction, frequency and its Wilson interval in bins of equal weight."""
-    if not len(p):
-        return (np.empty(0),) * 4
-    order = np.argsort(p, kind="stable")
-    share = np.cumsum(weight[order]) / weight.sum()
-    at = np.searchsorted(share, np.arange(1, n_bins) / n_bins)
-    # Values, not ranks, part the bins, so that ties stay together.
-    edge = np.unique(p[order][np.minimum(at, len(p) - 1)])
-    code = np.searchsorted(edge, p, side="left")
-    total = np.bincount(code, weight)
-    kept = total > 0
-    total = total[kept]
-    said = np.bincount(code, weight * p)[kept] / total
-    seen = np.bincount(code, weight * hit)[kept] / total
-    rows = total**2 / np.bincount(code, weight**2)[kept]
-    z2 = float(ndtri(0.975)) ** 2
-    middle = (seen + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = np.sqrt(z2 * (seen * (1 - seen) / rows + z2 / (4 * rows**2))) / (1 + z2 / rows)
-    return said, seen, middle - half, middle + half
+def _draw(ax: Axes, rows: pd.DataFrame, name: str, color: str, style: dict[str, Any]) -> None:
+    said, seen = rows["probability"].to_numpy(), rows["frequency"].to_numpy()
+    if style is _BEFORE:
+        ax.plot(said, seen, color=color, label="_", **style)
+    else:
+        bars = [seen - rows["low"].to_numpy(), rows["high"].to_numpy() - seen]
+        ax.errorbar(said, seen, yerr=bars, color=color, label=name, elinewidth=0.9, capsize=2, **style)
+
+
+def _count_below(ax: Axes, states: list[FloatArray], colors: list[str], end: float, *, rare: bool) -> None:
+    """Draw how many rows were given which probability, on the same scale."""
+    below = ax.inset_axes((0, -0.27, 1, 0.18), sharex=ax)
+    below.spines[["top", "right"]].set_visible(False)
+    edges = np.linspace(0, 1, 41) ** (2 if rare else 1) * end
+    for p, style in zip(states, (_AFTER, _BEFORE), strict=False):
+        for column, color in zip(p.T, colors, strict=True):
+            line = {"linestyle": style.get("linestyle", "-"), "linewidth": style["linewidth"]}
+            below.stairs(np.histogram(np.minimum(column, end), edges)[0], edges, color=color, **line)
+    below.set_yscale("symlog", linthresh=1)
+    below.set_ylim(bottom=0)
+    below.yaxis.set_major_locator(FixedLocator([0, 10, 1_000, 100_000, 10_000_000]))
+    below.yaxis.set_major_formatter("{x:,.0f}")
+    below.yaxis.set_minor_locator(NullLocator())
+    ax.tick_params(labelbottom=False)
+    below.set_ylabel("Rows")
+    below.set_xlabel("Predicted probability")
 
 
 def _square(ax: Axes, end: float, *, rare: bool) -> None:
@@ -152,12 +175,16 @@ def _square(ax: Axes, end: float, *, rare: bool) -> None:
     for axis, limit in ((ax.xaxis, ax.set_xlim), (ax.yaxis, ax.set_ylim)):
         if rare:
             getattr(ax, f"set_{axis.axis_name}scale")("function", functions=(_root, np.square))
-            ticks = [0, 0.001, *([0.005] if end < 0.05 else []), 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1]
-            axis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= end]))
+            ticks = [0.0]
+            for tick in (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
+                if tick <= end and np.sqrt(tick) - np.sqrt(ticks[-1]) > 0.06 * np.sqrt(end):
+                    ticks.append(tick)
+            axis.set_major_locator(FixedLocator(ticks))
             axis.set_minor_locator(NullLocator())
         limit(0, end)
         axis.set_major_formatter(percent)
-    ax.set_aspect("equal", adjustable="box")
+    ax.set_box_aspect(1)
+    ax.set_anchor("N")  # what is left of the cell lies below, where the counts are
 
 
 def _root(values: FloatArray) -> FloatArray:

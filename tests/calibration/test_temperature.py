@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax, softmax
 from sklearn.base import clone
+from sklearn.calibration import _TemperatureScaling
 
 from ensemble_kit.calibration import TemperatureScaling
 from ensemble_kit.exceptions import EnsembleKitError
@@ -67,6 +68,30 @@ def test_temperature_is_that_of_a_fine_reference(temperature, k):
     assert loss(z, y, found, weights) <= fine.fun + 1e-12
 
 
+@pytest.mark.parametrize("temperature", [0.2, 0.5, 1.0, 2.0, 4.0, 7.0])
+def test_temperature_is_that_of_sklearn_and_of_bounded_lbfgs(temperature):
+    true, y = make(2000, seed=8)
+    z = log_softmax(temperature * true, axis=1)
+    weights = np.random.default_rng(2).choice([0.5, 1.0, 3.0], size=len(y))
+
+    def slope(log_t):
+        q = softmax(z / np.exp(log_t), axis=1)
+        return np.average((z[np.arange(len(y)), y] - (q * z).sum(axis=1)) / np.exp(log_t), weights=weights)
+
+    bounded = minimize(
+        lambda x: (loss(z, y, np.exp(x[0]), weights), np.array([slope(x[0])])),
+        [0.0],
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[np.log((0.1, 8.0))],
+        options={"ftol": 1e-15, "gtol": 1e-10},
+    )
+    sklearn = _TemperatureScaling().fit(z, y, sample_weight=weights)
+    found = TemperatureScaling().fit(z, y, weights).temperature_[0]
+    assert found == pytest.approx(np.exp(bounded.x[0]), abs=1e-4)
+    assert found == pytest.approx(1 / sklearn.beta_, abs=1e-4)
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), stretch=st.floats(0.05, 20), k=st.integers(2, 5))
 @pytest.mark.filterwarnings("ignore:temperature on its bound:UserWarning")
@@ -96,19 +121,32 @@ def test_a_bound_is_reported(large, stretch, bound):
     assert fit.bound_hit_.tolist() == [True]
 
 
-@pytest.mark.parametrize("margin", [1.0, 10.0, 40.0, 100.0])
-def test_separable_classes_end_on_the_lower_bound(margin):
-    y = np.tile([0, 1, 2], 20)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("margin", [1.0, 10.0, 40.0, 100.0, 1e5])
+def test_separable_classes_end_on_the_lower_bound(margin, bias):
+    y = np.tile([0, 0, 1, 2], 20)
+    z = log_softmax(margin * np.eye(3)[y], axis=1)
     with pytest.warns(UserWarning, match="separate the classes completely"):
-        fit = TemperatureScaling().fit(log_softmax(margin * np.eye(3)[y], axis=1), y)
+        fit = TemperatureScaling(bias=bias).fit(z, y)
     assert fit.temperature_.tolist() == [0.1]
+    assert fit.bound_hit_.tolist() == [True]
+    assert (np.exp(fit.transform(z))[np.arange(80), y] > 0.999).all()
+    if margin >= 10:  # offsets have nothing to do
+        np.testing.assert_allclose(fit.bias_, 0, atol=1e-6)
 
 
-def test_always_wrong_ends_on_the_upper_bound():
-    y = np.tile([0, 1, 2], 20)
-    with pytest.warns(UserWarning, match="temperature on its bound"):
-        fit = TemperatureScaling().fit(-5.0 * np.eye(3)[y], y)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("margin", [0.1, 5.0, 1e3, 1e5])
+def test_always_wrong_ends_on_the_upper_bound(margin, bias):
+    y = np.tile([0, 0, 1, 2], 20)
+    with pytest.warns(UserWarning, match=r"temperature on its bound \[8.0\] at horizon\(s\) \[0\]"):
+        fit = TemperatureScaling(bias=bias).fit(-margin * np.eye(3)[y], y)
     assert fit.temperature_.tolist() == [8.0]
+    assert np.isfinite(fit.bias_).all()
+    calibrated = fit.transform(-margin * np.eye(3)[y])
+    assert np.isfinite(calibrated).all()
+    if bias:  # what is left to be right about are the shares of the classes
+        np.testing.assert_allclose(np.exp(calibrated).mean(axis=0), [0.5, 0.25, 0.25], atol=1e-4)
 
 
 def test_even_probabilities_have_nothing_to_scale():
@@ -227,12 +265,70 @@ def test_other_horizons_or_classes_are_refused(large):
             fit.transform(wrong)
 
 
-def test_half_precision_will_do(large):
+@pytest.mark.parametrize(("dtype", "rel"), [(np.float16, 5e-3), (np.float32, 1e-5)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_less_precise_log_probabilities_are_worked_on_in_double(large, dtype, rel, bias):
     true, y = large
-    half = np.log(np.exp(2 * true - (2 * true).max(axis=1, keepdims=True)).astype(np.float16) + np.float16(1e-4))
-    fit = TemperatureScaling().fit(half.astype(np.float16), y)
-    assert fit.temperature_ == pytest.approx(2.0, rel=0.05)
-    np.testing.assert_allclose(np.exp(fit.transform(half.astype(np.float16))).sum(axis=1), 1.0, rtol=1e-12)
+    z = log_softmax(2 * true, axis=1)
+    fit = TemperatureScaling(bias=bias).fit(z.astype(dtype), y)
+    exact = TemperatureScaling(bias=bias).fit(z, y)
+    assert fit.temperature_ == pytest.approx(exact.temperature_, rel=rel)
+    np.testing.assert_allclose(fit.bias_, exact.bias_, atol=rel)
+    same = TemperatureScaling(bias=bias).fit(z.astype(dtype).astype(np.float64), y)
+    np.testing.assert_array_equal(fit.temperature_, same.temperature_)
+    calibrated = fit.transform(z.astype(dtype))
+    assert calibrated.dtype == np.float64
+    np.testing.assert_allclose(np.exp(calibrated).sum(axis=1), 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5000])
+@pytest.mark.parametrize("k", [2, 3, 20])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_are_never_taken_for_logits(rows, k, dtype):
+    true, y = make(5000, k)
+    says = (
+        r"^`log_proba` must hold log-probabilities, which are at most 0, or logits; got probabilities: at horizon 0 "
+        rf"all {rows} row\(s\) are in \[0, 1\] and add up to 1\. "
+        r"Pass what `predict_log_proba` returns, or `np\.log` of them\.$"
+    )
+    proba = np.exp(true).astype(dtype)
+    # A softmax worked out in half precision is as far from 1 as they come.
+    rough = np.exp(true.astype(dtype))
+    rough = rough / rough.sum(axis=1, keepdims=True)
+    fit = TemperatureScaling().fit(true, y)
+    for wrong in (proba[:rows], rough[:rows]):
+        with pytest.raises(EnsembleKitError, match=says):
+            fit.transform(wrong)
+        with pytest.raises(EnsembleKitError, match=says):
+            TemperatureScaling().fit(wrong, y[:rows], classes=np.arange(k))
+    spoilt = np.vstack([proba[:rows], np.full((1, k), np.nan, dtype)])
+    with pytest.raises(EnsembleKitError, match=says):
+        fit.transform(spoilt)
+    with pytest.raises(EnsembleKitError, match=says):
+        TemperatureScaling().fit(
+            np.vstack([proba[:rows], true[:3]]), y[: rows + 3], np.repeat([1.0, 0.0], [rows, 3]), classes=np.arange(k)
+        ) if rows < 5000 else fit.transform(proba)
+
+
+def test_one_horizon_of_probabilities_is_found():
+    true, y = make(100)
+    with pytest.raises(EnsembleKitError, match="got probabilities: at horizon 1 all 100"):
+        TemperatureScaling().fit([true, np.exp(true)], np.column_stack([y, y]))
+
+
+def test_what_is_no_probability_is_not_refused():
+    true, y = make(200)
+    fit = TemperatureScaling().fit(true, y)
+    certain = np.array([[0.0, -40.0, -50.0], [-np.inf, 0.0, -np.inf]])
+    for log_proba in (true[:1], certain, certain[:1], np.zeros((4, 3)), np.full((1, 3), -np.log(3)), true[:0]):
+        assert fit.transform(log_proba).shape == log_proba.shape
+    # Raw logits of a few rows may well look like probabilities: whoever was fitted on such takes them.
+    raw = TemperatureScaling().fit(2 * true + 5, y)
+    one = np.array([[0.2, 0.3, 0.5]])
+    np.testing.assert_allclose(raw.transform(one), log_softmax(one / raw.temperature_, axis=1))
+    with pytest.raises(EnsembleKitError, match="got probabilities"):
+        raw.transform(np.exp(true))
+    assert TemperatureScaling().fit(np.zeros((3, 1)), [7, 7, 7]).transform(np.zeros((2, 1))).tolist() == [[0.0], [0.0]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -252,8 +348,13 @@ def test_a_row_that_cannot_be_predicted_stays_unknown(large):
     assert np.isnan(calibrated).all(axis=1).tolist() == [False, True, False]
 
 
-def test_clone_and_pickle(large):
+@pytest.mark.parametrize("bias", [False, True])
+def test_clone_and_pickle(large, bias):
     true, y = large
-    fit = TemperatureScaling(bounds=(0.5, 4.0)).fit(true, y)
-    assert clone(fit).bounds == (0.5, 4.0)
+    fit = TemperatureScaling(bounds=(0.5, 4.0), bias=bias).fit(true, y)
+    assert clone(fit).get_params() == {"bounds": (0.5, 4.0), "bias": bias}
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fit)).transform(true), fit.transform(true))
+    kept = {name: value for name, value in vars(fit).items() if name.endswith("_")}
+    assert {name: type(value) for name, value in kept.items()} == dict.fromkeys(
+        ["classes_", "temperature_", "bias_", "bound_hit_"], np.ndarray
+    )

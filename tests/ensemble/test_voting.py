@@ -270,6 +270,7 @@ class Listener:
         return name if context.parent is None else f"{self.path(context.parent)}/{name}"
 
 
+@pytest.mark.filterwarnings("ignore:temperature on its bound")  # two epochs know next to nothing
 def test_callbacks_hear_of_folds_members_and_what_members_tell():
     X, y = problem()
     network = LSTMGRUClassifier(3, hidden_size=4, max_epochs=2, validation_fraction=0.0, random_state=0)

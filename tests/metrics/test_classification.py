@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit, logit, softmax
+from scipy.special import softmax
 from sklearn.metrics import average_precision_score, brier_score_loss
 
 from ensemble_kit.exceptions import EnsembleKitError
@@ -241,103 +241,6 @@ def test_brier_skill_of_the_prior_is_zero(data):
 def test_brier_skill_against_a_perfect_prior_is_unknown():
     proba = np.array([[0.9, 0.1], [0.8, 0.2]])
     assert np.isnan(brier_skill([0, 0], proba, [1.0, 0.0], classes=[0, 1])).all()
-
-
-# ------------------------------------------------------------------------------------ slope
-
-
-@pytest.fixture(scope="module")
-def calibrated():
-    rng = np.random.default_rng(3)
-    score = rng.normal(-1.0, 1.5, size=100_000)
-    return (rng.uniform(size=len(score)) < expit(score)).astype(int), score
-
-
-@pytest.mark.parametrize(
-    ("stretch", "shift", "slope", "intercept"), [(1.0, 0.0, 1.0, 0.0), (3.0, 0.0, 1 / 3, 0.0), (0.5, 0.3, 2.0, -0.6)]
-)
-def test_slope_and_intercept_are_recovered(calibrated, stretch, shift, slope, intercept):
-    y, score = calibrated
-    p = expit(stretch * score + shift)
-    found = calibration_slope(y, np.column_stack([1 - p, p]), classes=[0, 1], event=1)
-    np.testing.assert_allclose(found, (slope, intercept), atol=0.03)
-
-
-def test_slope_solves_the_score_equations(data):
-    y, proba = data
-    weights = np.random.default_rng(4).uniform(0.1, 3, size=len(y))
-    slope, intercept = calibration_slope(y, proba, classes=CLASSES, event="slope", horizon=1, sample_weight=weights)
-    score = logit(proba[:, 1, 2])
-    residual = weights * ((y[:, 1] == "slope") - expit(slope * score + intercept))
-    assert abs(residual.sum()) < 1e-6 * weights.sum()
-    assert abs((residual * score).sum()) < 1e-6 * weights.sum()
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_slope_is_unknown_where_there_is_no_finite_one(reverse):
-    p = np.linspace(0.05, 0.95, 10)
-    proba = np.column_stack([1 - p, p])[:: -1 if reverse else 1]
-    nothing = [[0] * 10, [1] * 10, [0] * 5 + [1] * 5]
-    for y in nothing:
-        assert np.isnan(calibration_slope(y, proba, classes=[0, 1], event=1)).all()
-    constant = np.tile([0.7, 0.3], (10, 1))
-    assert np.isnan(calibration_slope([0, 1] * 5, constant, classes=[0, 1], event=1)).all()
-
-
-def test_slope_takes_certain_probabilities():
-    rng = np.random.default_rng(5)
-    p = np.clip(np.round(rng.uniform(-0.2, 1.2, size=2000), 2), 0, 1)
-    y = (rng.uniform(size=2000) < p).astype(int)
-    y[np.flatnonzero(p == 1)[:3]] = 0  # where it was certain, it was wrong
-    slope, intercept = calibration_slope(y, np.column_stack([1 - p, p]), classes=[0, 1], event=1)
-    assert 0 < slope < 1
-    assert np.isfinite(intercept)
-
-
-# -------------------------------------------------------------------------------------- ECE
-
-
-def test_ece_of_a_calibrated_constant_is_zero():
-    # In time order all events come last: bins that cut the tie would call it miscalibrated.
-    y = np.repeat([0, 1], [70, 30])
-    table = expected_calibration_error(y, np.tile([0.7, 0.3], (100, 1)), classes=[0, 1])
-    np.testing.assert_allclose(table, 0.0, atol=1e-12)
-    off = expected_calibration_error(y, np.tile([0.6, 0.4], (100, 1)), classes=[0, 1])
-    np.testing.assert_allclose(off, 0.1)
-
-
-def test_ece_by_hand():
-    p = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
-    y = np.array([0, 1, 0, 1, 1, 0])
-    # Two bins of equal mass: mean 0.2 against 1/3, and 2.2/3 against 2/3.
-    expected = 0.5 * abs(0.2 - 1 / 3) + 0.5 * abs(2.2 / 3 - 2 / 3)
-    shuffle = np.array([3, 0, 5, 1, 4, 2])
-    proba = np.column_stack([1 - p, p])[shuffle]
-    table = expected_calibration_error(y[shuffle], proba, classes=[0, 1], n_bins=2)
-    np.testing.assert_allclose(table, expected)
-    # Weight moves the border: the first two rows are half of the mass.
-    weights = np.array([2.0, 2.0, 1.0, 1.0, 1.0, 1.0])
-    first = abs(2 * 0.1 + 2 * (0.2 - 1))
-    second = abs(0.3 + (0.6 - 1) + (0.7 - 1) + 0.9)
-    table = expected_calibration_error(y[shuffle], proba, classes=[0, 1], n_bins=2, sample_weight=weights[shuffle])
-    np.testing.assert_allclose(table, (first + second) / 8)
-
-
-def test_the_middle_of_a_tie_decides_its_bin():
-    # Three quarters of the mass are one value: it fills the first of two bins, and the rest is apart.
-    p = np.array([0.2, 0.2, 0.2, 0.8])
-    table = expected_calibration_error([1, 0, 0, 0], np.column_stack([1 - p, p]), classes=[0, 1], events=[1], n_bins=2)
-    assert table.iloc[0, 0] == pytest.approx((abs(0.6 - 1) + 0.8) / 4)
-
-
-def test_ece_of_calibrated_probabilities_is_small_and_of_tempered_ones_is_not(calibrated):
-    y, score = calibrated
-    ece = [
-        expected_calibration_error(y, np.column_stack([1 - p, p]), classes=[0, 1], events=[1]).iloc[0, 0]
-        for p in (expit(score), expit(4 * score))
-    ]
-    assert ece[0] < 0.01
-    assert ece[1] > 0.1
 
 
 def test_nothing_warns_on_ordinary_data(data):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.metrics import reliability_curve
 from ensemble_kit.reports import (
     plot_equity,
     plot_reliability,
@@ -148,11 +149,40 @@ def test_reliability_is_the_frequency_in_bins_of_equal_mass():
     points, _, (intervals,) = ax.containers[0]
     assert_allclose(points.get_xdata(), [0.02, 0.1, 0.5, 0.9])
     assert_allclose(points.get_ydata(), [0, 0.2, 0.5, 1])
-    # Wilson's interval for 0, 2, 5, 10 of 10.
     bounds = np.array([segment[:, 1] for segment in intervals.get_segments()])
-    wilson = [[0, 0.2775328], [0.0566822, 0.5098375], [0.2365931, 0.7634069], [0.7224672, 1]]
-    assert_allclose(bounds, wilson, atol=1e-6)
+    curve = reliability_curve(hit, np.column_stack([1 - p, p]), classes=[False, True], events=[True], n_bins=4)
+    assert_allclose(bounds, curve[["low", "high"]])
     assert legend(ax) == ["True: 17 of 40 rows"]
+    (below,) = ax.child_axes
+    (counts,) = below.patches
+    assert counts.get_data().values.sum() == 40
+
+
+def test_reliability_before_and_after_in_one_picture():
+    proba, y = forecast(3000)
+    sharp = proba**2 / (proba**2).sum(axis=1, keepdims=True)
+    ax = drawn(plot_reliability(proba, y, classes=CLASSES, before=sharp))
+    assert legend(ax) == [*(f"{c}: {(y == c).sum():,} of 3,000 rows" for c in ("bottom", "peak")), "before calibration"]
+    curve = reliability_curve(y, sharp, classes=CLASSES, events=["bottom", "peak"])
+    dotted = [artist for artist in ax.lines if artist.get_linestyle() == ":"]
+    for artist, (_, rows) in zip(dotted, curve.groupby("class"), strict=True):
+        assert_allclose(artist.get_xydata(), rows[["probability", "frequency"]])
+    assert len(ax.containers) == 2  # intervals of the calibrated only
+    assert len(ax.child_axes[0].patches) == 4
+
+
+def test_reliability_intervals_know_overlapping_labels():
+    rng = np.random.default_rng(0)
+    p = np.full(2000, 0.3)
+    hit = np.repeat(rng.random(100) < 0.3, 20)
+    index = pd.date_range("2024-01-01", periods=2000, freq="min")
+    known = {"classes": [False, True], "events": [True]}
+    runs = plot_reliability(np.column_stack([1 - p, p]), pd.Series(hit, index), **known, block=40)
+    one = plot_reliability(np.column_stack([1 - p, p]), hit, **known, times=np.arange(2000) // 20)
+    mixed = plot_reliability(np.column_stack([1 - p, p]), rng.permutation(hit), **known)
+    widths = [np.diff(ax.containers[0][2][0].get_segments()[0][:, 1])[0] for ax in (runs, one, mixed)]
+    assert widths[0] > 3 * widths[2]
+    assert widths[1] > 3 * widths[2]
 
 
 def test_reliability_weighs_rows():
@@ -177,6 +207,7 @@ def test_reliability_zooms_to_rare_events():
     proba, y = forecast(5000)
     skewed = proba.copy()
     skewed[:, 0] = 0.2 * np.linspace(0, 1, 5000) ** 8
+    skewed[:, 1] = 1 - skewed[:, 0] - skewed[:, 2]
     rare, even = (drawn(plot_reliability(p, y, classes=CLASSES, events=["bottom"])) for p in (skewed, proba))
     assert (rare.get_xscale(), rare.get_yscale()) == ("function", "function")
     assert (even.get_xscale(), even.get_yscale()) == ("linear", "linear")
@@ -209,7 +240,7 @@ def test_reliability_names_what_does_not_fit():
     with pytest.raises(EnsembleKitError, match=r"`events` must be among .* got \['Peak'\]"):
         plot_reliability(proba, y, classes=CLASSES, events=["Peak"])
     proba[3, 1] = np.nan
-    with pytest.raises(EnsembleKitError, match=r"`proba` must be finite; got .* at row 3"):
+    with pytest.raises(EnsembleKitError, match=r"`proba` must be finite where rows count; row 3 has"):
         plot_reliability(proba, y, classes=CLASSES)
 
 
