@@ -13,8 +13,7 @@ from numpy.testing import assert_allclose
 from ensemble_kit.estimators import LGBMWindowClassifier
 from ensemble_kit.estimators.lags import lag_blocks
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.reports import save_figure
-from ensemble_kit.reports import plot_lag_importance
+from ensemble_kit.reports import plot_lag_importance, save_figure
 
 
 def frame(lags, seq_len, n_columns=30, seed=0):
