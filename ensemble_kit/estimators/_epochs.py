@@ -126,7 +126,7 @@ def fit_checkpoint(
             f"{type(estimator).__module__}.{type(estimator).__qualname__}",
             parameters,
             [(repr(m), {name: value.cpu().numpy() for name, value in m.state_dict().items()}) for m in modules],
-            train.windows_content(),
+            train.windows.content(),
             train.content(),
             stop.content(),
             (*seeds, torch.device(net.device).type),

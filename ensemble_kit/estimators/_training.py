@@ -81,17 +81,6 @@ class WindowDataset(Dataset[Batch]):
         """
         return [self.rows, self.targets.numpy(), self.weights.numpy()]
 
-    def windows_content(self) -> list[NDArray[Any]]:
-        """Return all that windows depend on.
-
-        Returns
-        -------
-        list of ndarray
-            The matrix, not `seq_len` times of it, and where each row's window begins.
-        """
-        rows, first = self.windows._rows, self.windows._first  # noqa: SLF001 - a sibling
-        return [rows[:, -(rows.shape[1] // self.windows.seq_len) :], first]
-
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -84,6 +84,17 @@ class Windows:
     def __len__(self) -> int:
         return len(self._first)
 
+    def content(self) -> list[NDArray[Any]]:
+        """Return all that windows depend on.
+
+        Returns
+        -------
+        list of ndarray
+            The newest row of each window that there could be, not `seq_len` times the matrix,
+            and where each row's window begins.
+        """
+        return [self._rows[:, -(self._rows.shape[1] // self.seq_len) :], self._first]
+
     def take(self, rows: IntArray) -> NDArray[np.float32]:
         """Return the windows that end at some rows.
 
