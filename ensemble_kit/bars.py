@@ -262,7 +262,7 @@ def pack_index(index: pd.Index[Any] | None) -> dict[str, Any]:
     times = pd.DatetimeIndex(index.get_level_values(0))
     packed: dict[str, Any] = {
         "time": times.as_unit("ns").asi8.copy(),
-        "tz": None if times.tz is None else str(times.tz),
+        "tz": None if times.tz is None else _zone_name(times.tz),
         "names": [None if label is None else str(label) for label in index.names],
     }
     if isinstance(index, pd.MultiIndex):
@@ -270,6 +270,15 @@ def pack_index(index: pd.Index[Any] | None) -> dict[str, Any]:
         plain = [label.item() if isinstance(label, np.generic) else label for label in instruments]
         packed |= {"instrument": codes, "instruments": plain}
     return packed
+
+
+def _zone_name(zone: Any) -> str:
+    """Return a name that pandas finds the zone by: UTC for those without one (dateutil's, say), the same instants."""
+    try:
+        pd.Timestamp(0, tz=str(zone))
+    except (KeyError, ValueError, TypeError):
+        return "UTC"
+    return str(zone)
 
 
 def unpack_index(packed: Mapping[str, Any], n: int) -> pd.Index[Any]:

@@ -215,7 +215,7 @@ def predict_log_proba(estimator: Any, X: Any, targets_classes: NDArray[Any]) -> 
     Raises
     ------
     EnsembleKitError
-        If the estimator has no probabilities, or classes that are not wanted.
+        If the estimator has no probabilities, gives NaN, or has classes that are not wanted.
     """
     # Foreign classifiers take the log of an exact 0; the floor mends it below.
     with np.errstate(divide="ignore"):
@@ -231,13 +231,19 @@ def predict_log_proba(estimator: Any, X: Any, targets_classes: NDArray[Any]) -> 
             )
     outputs: Sequence[Any] = answer if isinstance(answer, list) else [answer]
     have = estimator.classes_ if isinstance(answer, list) else [estimator.classes_]
-    return np.stack(
+    said = np.stack(
         [
             place_columns(np.asarray(p, np.float64), np.asarray(c), targets_classes)
             for p, c in zip(outputs, have, strict=True)
         ],
         axis=1,
     )
+    if np.isnan(said).any():
+        raise EnsembleKitError(
+            f"`estimator` must give every row a probability; {type(estimator).__name__} gave NaN, the first at row "
+            f"{int(np.isnan(said).any(axis=(1, 2)).argmax())}. Impute or drop columns that it cannot take."
+        )
+    return said
 
 
 def check_row_weights(sample_weight: Any, n: int) -> FloatArray:

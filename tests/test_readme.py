@@ -7,7 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: Words that each page's example prints.
-SAYS = {"README.md": ("lightgbm", "max_drawdown"), "docs/labels.md": ("n_purged", "bottom", "score")}
+SAYS = {
+    "README.md": ("lightgbm", "max_drawdown"),
+    "docs/labels.md": ("n_purged", "bottom", "score"),
+    "docs/parallel.md": ("the same bits: True",),
+}
 
 
 @pytest.mark.parametrize("page", SAYS)

@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float64]
 
 
 class MemberFrames:
-    """Labelled views of the arrays of a `WalkForwardVotingClassifier`."""
+    """Labelled views of the arrays of a fitted `WalkForwardVotingClassifier`."""
 
     estimators: list[tuple[str, Any]]
     events: Any
@@ -29,6 +29,7 @@ class MemberFrames:
     calibrators_: list[Any]
     fold_: NDArray[np.int64]
     _classes: NDArray[Any]
+    _fitted_names: list[str]
     _weights: FloatArray
     _scores: FloatArray
     _fold_scores: FloatArray
@@ -43,43 +44,50 @@ class MemberFrames:
     @property
     def named_estimators_(self) -> dict[str, Any]:
         """Fitted members by name; lists of one a fold after ``refit="fold_average"``."""
-        return dict(zip(self._names, self.estimators_, strict=True))
+        return dict(zip(self._fitted_names, self.estimators_, strict=True))
 
     @property
     def weights_(self) -> pd.DataFrame:
         """Voting weights by member and horizon; each column sums to 1."""
-        return self._by_member(self._weights)
+        check_is_fitted(self, "estimators_")
+        return self._frame(self._weights)
 
     @property
     def scores_(self) -> pd.DataFrame:
         """Scores after calibration, by member and horizon."""
-        return self._by_member(self._scores)
+        check_is_fitted(self, "estimators_")
+        return self._frame(self._scores)
 
     @property
     def fold_scores_(self) -> pd.DataFrame:
         """Scores after calibration, by fold and member, one column a horizon."""
-        frames = [self._by_member(scores) for scores in self._fold_scores]
-        return pd.concat(frames, keys=range(len(frames)), names=["fold", "member"])
+        check_is_fitted(self, "estimators_")
+        frames = [self._frame(scores) for scores in self._fold_scores]
+        folds = range(len(frames)) if self.recalibrated_ is None else ["later"]
+        return pd.concat(frames, keys=folds, names=["fold", "member"])
 
     @property
     def temperatures_(self) -> pd.DataFrame:
         """Temperatures by member and horizon."""
+        check_is_fitted(self, "estimators_")
         nothing = np.full(self._scores.shape[1], np.nan)
         rows = [getattr(calibrator, "temperature_", nothing) for calibrator in self.calibrators_]
-        return self._by_member(np.array(rows))
+        return self._frame(np.array(rows))
 
     @property
     def oof_log_proba_(self) -> pd.DataFrame:
         """Uncalibrated out-of-fold log-probabilities on the index of X."""
+        check_is_fitted(self, "estimators_")
         index = unpack_index(self._index, self._n_rows)[self.fold_ >= 0]
         columns = pd.MultiIndex.from_product(
-            [self._names, self._horizon_names, self._classes], names=["member", "horizon", "class"]
+            [self._fitted_names, self._horizon_names, self._classes], names=["member", "horizon", "class"]
         )
         return pd.DataFrame(np.moveaxis(self._oof, 0, 1).reshape(len(index), -1), index=index, columns=columns)
 
     @property
     def row_usage_(self) -> RowUsage:
         """Which rows each stage saw."""
+        check_is_fitted(self, "estimators_")
         usage = RowUsage(self._n_rows)
         usage.entries = list(self._usage)
         return usage
@@ -129,7 +137,7 @@ class MemberFrames:
         weights = self._weights[:, horizon]
         whole = np.tensordot(weights, proba, 1)
         table = {}
-        for m, name in enumerate(self._names):
+        for m, name in enumerate(self._fitted_names):
             others = np.delete(weights, m)
             # Where nobody else had a weight, the others vote alike.
             others = others / others.sum() if others.any() else np.full(len(others), 1 / len(others))
@@ -161,10 +169,11 @@ class MemberFrames:
         """
         proba, _, about = self._judged(horizon)
         labels = self._classes.tolist()
-        events = labels if self.events is None else list(self.events)
+        events = labels if self.events is None else np.atleast_1d(self.events).tolist()
         counted = proba[:, about["sample_weight"] > 0]
         of_event = [
-            pd.DataFrame(counted[:, :, labels.index(event)].T, columns=self._names).corr("spearman") for event in events
+            pd.DataFrame(counted[:, :, labels.index(event)].T, columns=self._fitted_names).corr("spearman")
+            for event in events
         ]
         return sum(of_event[1:], of_event[0]) / len(of_event)
 
@@ -193,6 +202,5 @@ class MemberFrames:
     def _horizon_names(self) -> list[str]:
         return [f"H{h}" for h in range(self._scores.shape[1])]
 
-    def _by_member(self, values: FloatArray) -> pd.DataFrame:
-        check_is_fitted(self, "estimators_")
-        return pd.DataFrame(values, index=self._names, columns=self._horizon_names)
+    def _frame(self, values: FloatArray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self._fitted_names, columns=self._horizon_names)

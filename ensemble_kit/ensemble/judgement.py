@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from sklearn.base import clone
 
 from ensemble_kit.calibration import TemperatureScaling
 from ensemble_kit.ensemble.weights import member_weights
 from ensemble_kit.exceptions import EnsembleKitError
 
-__all__ = ["Evidence", "Judgement", "calibrated", "judge", "new_calibrators", "vote"]
+__all__ = ["Evidence", "Judgement", "calibrated", "judge", "new_calibrators", "rehearse", "vote"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -101,21 +103,81 @@ def judge(
     n_folds = int(evidence.fold.max()) + 1
     shape = (len(names), evidence.codes.shape[1])
     scores, fold_scores = np.empty(shape), np.full((n_folds, *shape), np.nan)
+
+    def score(rows: Any, proba: FloatArray) -> FloatArray:
+        given = {"classes": evidence.classes, "events": events, "sample_weight": weights[rows]}
+        with _called("scorer", scorer, "None, or take what `metrics.auc_pr` takes"):
+            return np.asarray(scorer(y[rows], proba[rows], **given))
+
     for m, (raw, calibrator) in enumerate(zip(evidence.log_proba, calibrators, strict=True)):
         if calibrator is not None:
-            calibrator.fit(raw, y, sample_weight=weights, classes=evidence.classes)
+            takes = "'temperature', None, or take what `TemperatureScaling` takes"
+            with _called("calibrator", calibrator, takes), _warnings_of(names[m]):
+                calibrator.fit(raw, y, sample_weight=weights, classes=evidence.classes)
         proba = np.exp(calibrated(calibrator, raw))
-        scores[m] = scorer(y, proba, classes=evidence.classes, events=events, sample_weight=weights)
+        scored = score(slice(None), proba)
+        if scored.shape != shape[1:] or not np.isfinite(scored).all():
+            raise EnsembleKitError(
+                f"`scorer` must return a finite score for each of {shape[1]} horizon(s); got {scored!r} for member "
+                f"{names[m]!r}. Take `metrics.auc_pr`, or a function that returns shape ({shape[1]},)."
+            )
+        scores[m] = scored
         for k in range(n_folds):
             rows = (evidence.fold == k) & (weights > 0)
             if rows.any():
                 with warnings.catch_warnings():
                     # Rare events may well miss a fold, which is no cause to warn.
                     warnings.filterwarnings("ignore", message="no row of class", category=UserWarning)
-                    fold_scores[k, m] = scorer(
-                        y[rows], proba[rows], classes=evidence.classes, events=events, sample_weight=weights[rows]
-                    )
+                    fold_scores[k, m] = score(rows, proba)
     return Judgement(list(calibrators), scores, fold_scores, member_weights(weighting, scores, names, power=power))
+
+
+def rehearse(classes: NDArray[Any], n_horizons: int, *, calibrator: Any, names: Sequence[str], **how: Any) -> None:
+    """Judge a few made-up rows, so that what cannot be used is said before any member is fitted.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+        The labels.
+    n_horizons : int
+        Horizons of the target.
+    calibrator : see `WalkForwardVotingClassifier`
+        The same.
+    names : sequence of str
+        The members.
+    **how : object
+        The other parameters of `judge`.
+
+    Raises
+    ------
+    EnsembleKitError
+        If calibrator, scorer, events, weighting or power cannot be used.
+    """
+    rng = np.random.default_rng(0)
+    codes = np.tile(np.arange(8 * len(classes))[:, None] % len(classes), n_horizons)
+    logits = rng.normal(size=(len(names), *codes.shape, len(classes))) + np.eye(len(classes))[codes]
+    made_up = Evidence(log_softmax(logits, axis=3), codes, np.ones(len(codes)), np.zeros(len(codes), np.int64), classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        judge(made_up, new_calibrators(calibrator, names), names=names, **how)
+
+
+@contextmanager
+def _called(name: str, value: Any, domain: str) -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        raise EnsembleKitError(
+            f"`{name}` must be {domain}; got {value!r}, which says: {error}. Give it the same parameters."
+        ) from error
+
+
+@contextmanager
+def _warnings_of(member: str) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for each in caught:
+        warnings.warn(f"{each.message} (member {member!r})", each.category, stacklevel=2)
 
 
 def vote(weights: FloatArray, calibrators: Sequence[Any], members: Iterable[FloatArray]) -> FloatArray:

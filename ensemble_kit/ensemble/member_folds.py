@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 from joblib.parallel import MultiprocessingBackend, ThreadingBackend, get_active_backend
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
@@ -19,7 +20,7 @@ from ensemble_kit.bars import row_keys
 from ensemble_kit.ensemble.resume import memory_folder, remembered
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.fingerprint import fingerprint, versions
-from ensemble_kit.validation import FoldData, fit_on_rows, predict_on_rows
+from ensemble_kit.validation import REFIT, FoldData, fit_on_rows, predict_on_rows
 
 __all__ = ["Callbacks", "MemberFold", "run_member_folds"]
 
@@ -104,14 +105,14 @@ class MemberFold:
 
 
 def run_member_folds(
-    jobs: list[MemberFold], data: FoldData, *, memory: Any, n_jobs: int | None
-) -> Iterator[dict[str, Any]]:
+    jobs: Iterable[MemberFold], data: FoldData, *, memory: Any, n_jobs: int | None
+) -> Generator[dict[str, Any]]:
     """Fit each member-fold's model and predict its test rows.
 
     Parameters
     ----------
-    jobs : list of MemberFold
-        What to do.
+    jobs : iterable of MemberFold
+        What to do: one after another, or all at hand before processes start.
     data : FoldData
         All rows.
     memory : Memory, path or None
@@ -134,34 +135,40 @@ def run_member_folds(
     """
     folder = memory_folder(memory)
     seen = "" if folder is None else fingerprint(versions(), data.X, data.y, data.weights)
-    run = Parallel(n_jobs=_processes(n_jobs), return_as="generator")
     classes = None if data.targets is None else data.targets.classes
     # Columns, targets and weights are arguments of their own: so they are mapped or scattered, not pickled.
+    run = _workers(n_jobs)
+    jobs = jobs if run.n_jobs == 1 else list(jobs)
     yield from run(delayed(_run)(folder, seen, job, data.X, data.y, data.weights, classes) for job in jobs)
 
 
-def _processes(n_jobs: int | None) -> int | None:
+def _workers(n_jobs: int | None) -> Parallel:
     backend, active = get_active_backend()
     if isinstance(backend, ThreadingBackend):
         # Two networks in one process would share torch's threads and random state.
-        return 1
-    if (
-        isinstance(backend, MultiprocessingBackend)
-        and joblib.effective_n_jobs(active if n_jobs is None else n_jobs) > 1
-    ):
+        return Parallel(n_jobs=1, return_as="generator")
+    # Ray's backend derives from that of forks, and forks nothing.
+    at_once = active if n_jobs is None else n_jobs
+    if type(backend) is MultiprocessingBackend and joblib.effective_n_jobs(at_once) > 1:
         raise EnsembleKitError(
             "`n_jobs` must be 1 under joblib's 'multiprocessing' backend, whose forks hang once OpenMP was used; got "
-            f"{n_jobs}. Use joblib.parallel_config('loky')."
+            f"{at_once}. Use joblib.parallel_config('loky')."
         )
-    return n_jobs
+    return Parallel(n_jobs=n_jobs, return_as="generator" if backend.supports_return_generator else "list")
 
 
 def _run(
     folder: Path | None, seen: str, job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
 ) -> dict[str, Any]:
-    key = "" if folder is None else fingerprint(seen, job.member, job.train, job.test, job.keep)
-    with threadpool_limits(1, user_api="blas"):
-        result = remembered(folder, key, lambda: _fit_and_predict(job, X, y, weights, classes))
+    # A clone: what a fitted member has learned is not what its member-fold depends on.
+    key = "" if folder is None else fingerprint(seen, clone(job.member), job.train, job.test, job.keep)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            result = remembered(folder, key, lambda: _fit_and_predict(job, X, y, weights, classes))
+    except Exception as error:
+        where = "refitted on all rows" if job.fold == REFIT else f"in fold {job.fold}"
+        error.add_note(f"This was member {job.name!r}, {where}.")
+        raise
     # After the result is kept: a callback that raises loses nothing that is finished.
     job.callbacks.end()
     return result
@@ -170,6 +177,10 @@ def _run(
 def _fit_and_predict(
     job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
 ) -> dict[str, Any]:
+    if isinstance(X, np.ndarray):
+        # As a memory map would be: a member that writes into its columns must not change those of others.
+        X = X.view()
+        X.flags.writeable = False
     keys = row_keys(X)
     fitted, usage = fit_on_rows(job.member, X, y, weights, job.train, keys, around=job.callbacks.around)
     result: dict[str, Any] = {"usage": usage}

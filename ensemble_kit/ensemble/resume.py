@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import joblib
 
 from ensemble_kit.checkpoints import Checkpoint, checkpoints_in
+from ensemble_kit.exceptions import EnsembleKitError
 
 __all__ = ["memory_folder", "remembered"]
 
@@ -26,9 +29,23 @@ def memory_folder(memory: joblib.Memory | str | Path | None) -> Path | None:
     -------
     Path or None
         None where nothing is to be kept.
+
+    Raises
+    ------
+    EnsembleKitError
+        If it is no folder.
     """
     location = memory.location if isinstance(memory, joblib.Memory) else memory
-    return None if location is None else Path(location)
+    if location is None:
+        return None
+    folder = Path(location).expanduser() if isinstance(location, str | Path) and str(location) else None
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        raise EnsembleKitError(
+            f"`memory` must be None, a folder or a `joblib.Memory`; got {memory!r}. "
+            "Name a folder; it is made where there is none."
+        )
+    # Other processes may have been started elsewhere.
+    return folder.resolve()
 
 
 def remembered(folder: Path | None, key: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -62,7 +79,10 @@ def remembered(folder: Path | None, key: str, work: Callable[[], dict[str, Any]]
         epochs = folder / key
         with checkpoints_in(epochs):
             result = work()
-        kept.save(result)
+        try:
+            kept.save(result)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            warnings.warn(f"a result cannot be kept, and would be made again: {error}", UserWarning, stacklevel=2)
         if kept.path.exists():
             shutil.rmtree(epochs, ignore_errors=True)
     return result

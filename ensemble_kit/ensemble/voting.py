@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -17,11 +18,11 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensemble_kit.bars import pack_index, row_keys
+from ensemble_kit.bars import RowKeys, pack_index, row_keys
 from ensemble_kit.ensemble._frames import MemberFrames
-from ensemble_kit.ensemble.judgement import Evidence, judge, new_calibrators, vote
+from ensemble_kit.ensemble.judgement import Evidence, judge, new_calibrators, rehearse, vote
 from ensemble_kit.ensemble.member_folds import Callbacks, MemberFold, run_member_folds
-from ensemble_kit.ensemble.weights import member_weights
+from ensemble_kit.ensemble.resume import memory_folder
 from ensemble_kit.exceptions import EnsembleKitError, LeakageError
 from ensemble_kit.metrics import auc_pr
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba, unstack_horizons
@@ -242,9 +243,12 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             be used as they are.
         """
         self._check_members()
-        check_panel_index(X, y)
+        check_panel_index(X, y, sample_weight=sample_weight)
+        # A fit that fails leaves nothing that looks fitted.
+        self.__dict__.pop("estimators_", None)
         data = FoldData.of(self, self._check_columns(X, reset=True), y, sample_weight)
-        self._check_judging(data)
+        targets = cast(Targets, data.targets)
+        self._rehearse(targets.classes, targets.n_horizons, list(self._names))
         folds = checked_folds(WalkForwardSplit(3) if self.cv is None else self.cv, data.X, y, data.keys)
         self._remember(data, folds)
         root = self._init_callback_context(max_subtasks=len(folds) + (self.refit == "all"))
@@ -257,23 +261,32 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
     def _check_members(self) -> None:
         if not self.estimators:
             raise EnsembleKitError("`estimators` must name at least one member; got none. Give [('name', classifier)].")
+        for entry in self.estimators:
+            if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and _answers(entry[1])):
+                raise EnsembleKitError(
+                    f"`estimators` must be (name, classifier) tuples of classifiers with probabilities; got {entry!r}. "
+                    "Wrap one without in `sklearn.calibration.CalibratedClassifierCV`."
+                )
         self._validate_names(self._names)
+        memory_folder(self.memory)
         if self.refit not in ("all", "fold_average"):
             raise EnsembleKitError(
                 f"`refit` must be 'all' or 'fold_average'; got {self.refit!r}. Take 'all' to predict with models "
                 "fitted on every row."
             )
 
-    def _check_judging(self, data: FoldData) -> None:
-        """Say what cannot be used before any work is done."""
-        new_calibrators(self.calibrator, self._names)
-        shape = (len(self.estimators), data.y[:1].size)
-        member_weights(self.weighting, np.ones(shape), self._names, power=self.power)
+    def _rehearse(self, classes: NDArray[Any], n_horizons: int, names: list[str]) -> None:
+        """Say what cannot be used for judging before any work is done."""
         if self.scorer is not None and not callable(self.scorer):
             raise EnsembleKitError(
                 f"`scorer` must be None or a function of labels and probabilities; got {self.scorer!r}. "
                 "Take `metrics.auc_pr`, or a function with its parameters."
             )
+        rehearse(classes, n_horizons, names=names, calibrator=self.calibrator, **self._how_to_judge())
+
+    def _how_to_judge(self) -> dict[str, Any]:
+        scorer = auc_pr if self.scorer is None else self.scorer
+        return {"weighting": self.weighting, "power": self.power, "scorer": scorer, "events": self.events}
 
     def _check_columns(self, X: Any, *, reset: bool) -> Any:
         # Frames go on as they are: members need their index, and say themselves what they cannot take.
@@ -285,15 +298,25 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
     def _remember(self, data: FoldData, folds: list[tuple[IntArray, IntArray]]) -> None:
         """Keep what later questions need of the rows: not the columns."""
         targets, n = cast(Targets, data.targets), len(data.weights)
-        self._classes, self._single = targets.classes, targets.single
+        self._classes, self._single, self._fitted_names = targets.classes, targets.single, list(self._names)
         self.classes_ = self._classes if self._single else [self._classes] * targets.n_horizons
         self._index, self._n_rows, self._panel = pack_index(data.keys.index), n, data.keys.panel
         self._learned_until = self._last_time_seen(data)
         self.fold_ = np.full(n, -1, dtype=np.int64)
-        for fold, (_, test) in enumerate(folds):
+        for fold, (train, test) in enumerate(folds):
             self.fold_[test] = fold
+            if not data.weights[train].any():
+                raise EnsembleKitError(
+                    f"`sample_weight` must be above 0 on training rows of every fold; fold {fold} has none. Give more "
+                    "rows, or larger folds."
+                )
         covered = self.fold_ >= 0
         self._oof_codes, self._oof_weights = targets.codes[covered], data.weights[covered]
+        if not self._oof_weights.any():
+            raise EnsembleKitError(
+                "`sample_weight` must be above 0 on some rows that a fold tests; got 0 on all of them. Nothing says "
+                "how far members can be believed."
+            )
 
     def _last_time_seen(self, data: FoldData) -> int | None:
         """Return the last time that a label of the training rows looked at, as far as the folds know it."""
@@ -310,7 +333,7 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         """Run all member-folds; keep what they say out of fold, and return the members that predict."""
         averaged, every = self.refit == "fold_average", np.arange(self._n_rows)
         blocks = list(enumerate(folds)) + ([] if averaged else [(REFIT, (every, every[:0]))])
-        places = [self._begin_fold(root, fold) for fold, _ in blocks]
+        places = [self._place(root, fold) for fold, _ in blocks]
         jobs = [
             MemberFold(fold, name, member, train, test, averaged or fold == REFIT, self._callbacks(place, m))
             for place, (fold, (train, test)) in zip(places, blocks, strict=True)
@@ -320,24 +343,34 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         row_of = np.cumsum(self.fold_ >= 0) - 1  # a covered row's place among them
         self._oof = np.full((n_members, *self._oof_codes.shape, len(self._classes)), np.nan)
         kept: list[list[Any]] = [[] for _ in range(n_members)]
-        results = run_member_folds(jobs, data, memory=self.memory, n_jobs=self.n_jobs)
-        for at, (job, result) in enumerate(zip(jobs, results, strict=True)):
-            block, m = divmod(at, n_members)
-            if job.fold != REFIT:
-                self._oof[m, row_of[job.test]] = result["log_proba"]
-            if job.keep:
-                kept[m].append(result["fitted"])
-            for role, rows in result["usage"].items():
-                usage.add(job.fold, job.name, role, rows)
-            if m == n_members - 1:
-                places[block].call_on_fit_task_end(estimator=self)
+        # Closed whatever happens: workers that nobody listens to any more must not go on.
+        begun = self._begun(jobs, places)
+        with closing(run_member_folds(begun, data, memory=self.memory, n_jobs=self.n_jobs)) as results:
+            for at, (job, result) in enumerate(zip(jobs, results, strict=True)):
+                block, m = divmod(at, n_members)
+                if job.fold != REFIT:
+                    self._oof[m, row_of[job.test]] = result["log_proba"]
+                if job.keep:
+                    kept[m].append(result["fitted"])
+                for role, rows in result["usage"].items():
+                    usage.add(job.fold, job.name, role, rows)
+                if m == n_members - 1:
+                    places[block].call_on_fit_task_end(estimator=self)
         self._usage = usage.entries
         return kept if averaged else [models[0] for models in kept]
 
-    def _begin_fold(self, root: Any, fold: int) -> Any:
+    def _place(self, root: Any, fold: int) -> Any:
+        """Return a fold's place in scikit-learn's tree of tasks."""
         where = "refit" if fold == REFIT else f"fold {fold}"
-        place = root.subcontext(task_name=where, max_subtasks=len(self.estimators), sequential_subtasks=False)
-        return place.call_on_fit_task_begin(estimator=self)
+        return root.subcontext(task_name=where, max_subtasks=len(self.estimators), sequential_subtasks=False)
+
+    def _begun(self, jobs: list[MemberFold], places: list[Any]) -> Iterator[MemberFold]:
+        """Yield member-folds, each fold's first when it was told that the fold begins."""
+        for at, job in enumerate(jobs):
+            block, m = divmod(at, len(self.estimators))
+            if m == 0:
+                places[block].call_on_fit_task_begin(estimator=self)
+            yield job
 
     def _callbacks(self, place: Any, m: int) -> Callbacks:
         context = place.subcontext(task_name=self._names[m], task_id=m)
@@ -369,7 +402,8 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         ------
         LeakageError
             If a row of weight above 0 is not later than all that the members were fitted on,
-            the rows that its labels looked at included (where `cv` has the labels' `t1`).
+            the rows that its labels looked at included, as far as the `t1` or the `purge` of
+            `cv` tells.
         EnsembleKitError
             If rows, labels or parameters cannot be used.
 
@@ -380,6 +414,13 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         must be fitted again.
         """
         check_is_fitted(self, "estimators_")
+        if (X is None) != (y is None) or (X is None and sample_weight is not None):
+            raise EnsembleKitError(
+                "`X` and `y` must both be given, or neither, and `sample_weight` with them only; got "
+                f"{', '.join(n for n, v in (('X', X), ('y', y), ('sample_weight', sample_weight)) if v is not None)}. "
+                "Without rows, the stored out-of-fold answers are judged anew."
+            )
+        self._rehearse(self._classes, len(self._scores.T), self._fitted_names)
         if X is None:
             self._judge_out_of_fold()
             return self
@@ -391,15 +432,8 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         return self
 
     def _judge(self, evidence: Evidence) -> None:
-        found = judge(
-            evidence,
-            new_calibrators(self.calibrator, self._names),
-            names=self._names,
-            weighting=self.weighting,
-            power=self.power,
-            scorer=auc_pr if self.scorer is None else self.scorer,
-            events=self.events,
-        )
+        names = self._fitted_names
+        found = judge(evidence, new_calibrators(self.calibrator, names), names=names, **self._how_to_judge())
         self.calibrators_ = found.calibrators
         self._scores, self._fold_scores, self._weights = found.scores, found.fold_scores, found.weights
 
@@ -420,24 +454,29 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
 
     def _later_evidence(self, X: Any, y: Any, sample_weight: Any) -> tuple[IntArray, Evidence]:
         """Return what members say of rows that came after all that they were fitted on, and which rows these are."""
-        check_panel_index(X, y, fitted_on_panel=self._panel)
+        check_panel_index(X, y, sample_weight=sample_weight, fitted_on_panel=self._panel)
         X = self._check_columns(X, reset=False)
         keys = row_keys(X)
-        if keys.index is None or self._learned_until is None:
+        zone = getattr(keys.axis(), "tz", None)
+        if keys.index is None or self._learned_until is None or (zone is None) != (self._index["tz"] is None):
             raise EnsembleKitError(
-                "`X` must carry its times, and so must the X given to `fit`: nothing else says which rows are later; "
-                "got rows without times. Give frames indexed by time."
+                "`X` must carry its times, and so must the X given to `fit`, both with a time zone or both without: "
+                "nothing else says which rows are later; got others. Give frames indexed by time."
+            )
+        y = y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
+        if len(y) != len(X):
+            raise EnsembleKitError(
+                f"`y` must have a label for each of the {len(X)} rows of `X`; got {len(y)}. Use `labels.align(X)`."
             )
         weights = check_row_weights(sample_weight, len(X))
         rows = np.flatnonzero(weights)
-        early = rows[keys.time[rows] <= self._learned_until]
+        early = rows[~self._unseen(keys)[rows]]
         if len(early):
             raise LeakageError(
-                f"`X` must hold rows of weight above 0 after {pd.Timestamp(self._learned_until)} (UTC) only, which the "
-                f"members or their labels have seen; got {len(early)} earlier row(s), the first at "
+                f"`X` must hold rows of weight above 0 after {pd.Timestamp(self._learned_until)} (UTC) only, and after "
+                f"what labels up to then looked at; got {len(early)} earlier row(s), the first at "
                 f"{keys.axis()[early[0]]}. Give those `sample_weight` 0: they are history."
             )
-        y = y if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)
         targets = Targets.encode(take_rows(y, rows), classes=self._classes)
         if targets.n_horizons != len(self._weights.T):
             raise EnsembleKitError(
@@ -446,6 +485,14 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             )
         said = np.stack([self._ask(models, X)[rows] for models in self.estimators_])
         return rows, Evidence(said, targets.codes, weights[rows], np.zeros(len(rows), np.int64), self._classes)
+
+    def _unseen(self, keys: RowKeys) -> NDArray[np.bool_]:
+        """Return which rows are later than what members and their labels have seen."""
+        later: NDArray[np.bool_] = keys.time > cast(int, self._learned_until)
+        purge = getattr(self.cv, "purge", None) or 0
+        # Labels that look so many bars ahead have seen the first later ones of each instrument.
+        since = pd.Series(later).groupby(keys.instrument).cumsum().to_numpy()
+        return later & (since > purge)
 
     # --------------------------------------------------------------------- predict
 
@@ -530,3 +577,7 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             # they travel with the ensemble to the process that fits it.
             state.pop("_skl_callbacks", None)
         return state
+
+
+def _answers(member: Any) -> bool:
+    return hasattr(member, "get_params") and (hasattr(member, "predict_log_proba") or hasattr(member, "predict_proba"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
@@ -32,6 +34,11 @@ def voting_weights(scores: FloatArray, *, power: float = 2.0) -> FloatArray:
         w(i, h) = s(i, h)^p / sum_j s(j, h)^p, each column summing to 1; uniform, with a
         warning, at a horizon where no member scored.
 
+    Raises
+    ------
+    EnsembleKitError
+        If the power is no finite number of at least 0.
+
     Examples
     --------
     >>> import numpy as np
@@ -40,6 +47,10 @@ def voting_weights(scores: FloatArray, *, power: float = 2.0) -> FloatArray:
     array([[0.9],
            [0.1]])
     """
+    if not isinstance(power, Real) or isinstance(power, bool) or not 0 <= power < np.inf:
+        raise EnsembleKitError(
+            f"`power` must be a finite number of at least 0; got {power!r}. Take 2, or 0 for a uniform vote."
+        )
     raised = np.maximum(np.asarray(scores, np.float64), 0.0) ** power
     total = raised.sum(axis=0)
     if (total == 0).any():
@@ -56,7 +67,7 @@ def member_weights(weighting: Any, scores: FloatArray, names: Sequence[str], *, 
 
     Parameters
     ----------
-    weighting : {"squared_auc_pr", "uniform"}, dict or array-like
+    weighting : {"squared_auc_pr", "uniform"}, dict, Series or array-like
         By score, all alike, or given: by member name, shape (M,), or (M, H).
     scores : ndarray of shape (M, H)
         What members scored out of fold.
@@ -80,10 +91,10 @@ def member_weights(weighting: Any, scores: FloatArray, names: Sequence[str], *, 
             return voting_weights(scores, power=power)
         if weighting == "uniform":
             return np.full(scores.shape, 1.0 / len(scores))
-    elif isinstance(weighting, Mapping):
-        if set(weighting) == set(names):
+    elif isinstance(weighting, Mapping | pd.Series):
+        if set(weighting.keys()) == set(names):
             return _given([weighting[name] for name in names], scores, weighting)
-    elif np.ndim(weighting) in (1, 2):
+    elif isinstance(weighting, list | tuple) or np.ndim(weighting) in (1, 2):
         return _given(weighting, scores, weighting)
     raise EnsembleKitError(
         f"`weighting` must be 'squared_auc_pr', 'uniform', or a weight for each of the members {list(names)}; "
@@ -92,7 +103,10 @@ def member_weights(weighting: Any, scores: FloatArray, names: Sequence[str], *, 
 
 
 def _given(values: Any, scores: FloatArray, weighting: Any) -> FloatArray:
-    given: FloatArray = np.array(values, dtype=np.float64)
+    try:
+        given: FloatArray = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        given = np.empty(0)
     given = given[:, None] if given.ndim == 1 else given
     fits = given.ndim == 2 and len(given) == len(scores) and given.shape[1] in (1, scores.shape[1])
     if not fits or not np.isfinite(given).all() or (given < 0).any() or not given.any(axis=0).all():

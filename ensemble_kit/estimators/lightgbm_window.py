@@ -229,18 +229,19 @@ class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixi
         context = self._init_callback_context().call_on_fit_task_begin(estimator=self, X=X, y=y)
         check_parameters(self)
         blocks = lag_blocks(self.lags, self.seq_len)
-        check_panel_index(X, y)
+        check_panel_index(X, y, sample_weight=sample_weight)
         matrix, keys = self._columns(X, y=None if y is None else "no_validation")
         weights = check_row_weights(sample_weight, len(matrix))
         check_consistent_length(X, y)
         used = np.flatnonzero(weights)
         targets = Targets.encode(y.iloc[used] if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)[used])
-        if len(targets.classes) < 2:
-            raise EnsembleKitError(
-                f"`y` must hold at least 2 classes on rows of weight above 0; got 1 class, {targets.classes.tolist()}. "
-                "Fit on more rows."
-            )
         fit, stop = newest_block(keys.time, used, self.validation_fraction, self.validation_purge)
+        learned = np.unique(targets.codes[np.isin(used, fit)])
+        if len(learned) < 2:
+            raise EnsembleKitError(
+                "`y` must hold at least 2 classes on rows of weight above 0 before those to stop; got 1 class, "
+                f"{targets.classes[learned].tolist()}. Fit on more rows."
+            )
         self.lag_blocks_ = blocks
         self.panel_ = keys.panel
         self.row_usage_ = {"fit": fit, "stop": stop}

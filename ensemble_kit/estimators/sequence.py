@@ -279,7 +279,7 @@ class SequenceEstimator(CallbackSupportMixin, BaseEstimator):
             finite.
         """
         check_parameters(self)
-        check_panel_index(X, y)
+        check_panel_index(X, y, sample_weight=sample_weight)
         device = resolve_device(self.device)
         again = self.warm_start and hasattr(self, "net_")
         windows, keys = self._windows(X, y, reset=not again)

@@ -186,6 +186,8 @@ def _chosen(labels: NDArray[Any], events: Sequence[Any] | None) -> dict[Any, int
     if events is None:
         return number
     wanted = [events] if isinstance(events, str) else list(events)
+    if not wanted:
+        raise EnsembleKitError(f"`events` must name at least one of the classes {list(number)}; got none.")
     names = [str(event) if labels.dtype.kind in "UT" else event for event in wanted]
     if unknown := [name for name in names if name not in number]:
         raise EnsembleKitError(

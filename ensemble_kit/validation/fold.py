@@ -247,7 +247,7 @@ def take_rows(data: Any, rows: IntArray) -> Any:
     return data.iloc[run] if isinstance(data, pd.DataFrame | pd.Series) else data[run]
 
 
-def check_panel_index(X: Any, y: Any = None, *, fitted_on_panel: bool = False) -> None:
+def check_panel_index(X: Any, y: Any = None, *, sample_weight: Any = None, fitted_on_panel: bool = False) -> None:
     """Refuse a panel that lost its (datetime, instrument) index on the way.
 
     Parameters
@@ -256,13 +256,15 @@ def check_panel_index(X: Any, y: Any = None, *, fitted_on_panel: bool = False) -
         Columns.
     y : DataFrame, Series or array, default=None
         Targets; their index betrays a panel, or other rows than those of `X`.
+    sample_weight : Series or array, default=None
+        Weights, whose index must be that of `X`, too.
     fitted_on_panel : bool, default=False
         Whether the model was fitted on a panel.
 
     Raises
     ------
     BarsError
-        If `X` has no such index and should, or if `y` has other times than `X`.
+        If `X` has no such index and should, or if `y` or weights have other times than `X`.
     """
     columns_index = X.index if isinstance(X, pd.DataFrame | pd.Series) else None
     target_index = y.index if isinstance(y, pd.DataFrame | pd.Series) else None
@@ -273,5 +275,7 @@ def check_panel_index(X: Any, y: Any = None, *, fitted_on_panel: bool = False) -
             f"{type(X).__name__} without it. Call `set_output(transform='pandas')` on the steps before the model."
         )
     timed = pd.DatetimeIndex | pd.MultiIndex  # an index of numbers may have been reset: it says nothing
-    if isinstance(columns_index, timed) and isinstance(target_index, timed) and not columns_index.equals(target_index):
-        raise BarsError("`y` must have the index of `X`; got another one. Use `X, y = labels.align(X)`.")
+    for name, given in (("y", y), ("sample_weight", sample_weight)):
+        index = given.index if isinstance(given, pd.DataFrame | pd.Series) else None
+        if isinstance(columns_index, timed) and isinstance(index, timed) and not columns_index.equals(index):
+            raise BarsError(f"`{name}` must have the index of `X`; got another one. Use `X, y = labels.align(X)`.")

@@ -68,7 +68,7 @@ class FoldData:
         FoldData
             The same, checked.
         """
-        check_panel_index(X, y)
+        check_panel_index(X, y, sample_weight=sample_weight)
         X = X if isinstance(X, pd.DataFrame) else np.asarray(X)
         keys = row_keys(X)
         targets = Targets.encode(y) if learns_classes(estimator) else None

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 
 from ensemble_kit.ensemble import WalkForwardVotingClassifier
+from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.validation import WalkForwardSplit
 
 COUNTER = "fits"
@@ -84,3 +85,33 @@ def test_another_version_of_a_library_is_done_again(data, tmp_path, monkeypatch)
     fit(data, tmp_path)
     monkeypatch.setattr("ensemble_kit.ensemble.member_folds.versions", lambda: ("numpy=0.0",))
     assert fit(data, tmp_path)[1] == 6
+
+
+def test_a_result_that_cannot_be_pickled_costs_its_keeping_only(data, tmp_path):
+    class Local(LogisticRegression):
+        pass
+
+    with pytest.warns(UserWarning, match="a result cannot be kept, and would be made again"):
+        vote = WalkForwardVotingClassifier([("m", Local())], cv=WalkForwardSplit(2, purge=0), memory=tmp_path).fit(
+            *data
+        )
+    assert vote.predict_proba(data[0]).shape == (120, 2)
+
+
+@pytest.mark.parametrize("memory", ["", 3])
+def test_a_memory_that_is_no_folder_is_refused(data, memory):
+    with pytest.raises(EnsembleKitError, match="`memory` must be None, a folder or"):
+        WalkForwardVotingClassifier([("m", LogisticRegression())], memory=memory).fit(*data)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(data, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnsembleKitError, match="`memory` must be None, a folder"):
+        WalkForwardVotingClassifier([("m", LogisticRegression())], memory=tmp_path / "file").fit(*data)
+
+
+def test_a_relative_folder_lies_where_the_fit_was_started(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    members = [("m", LogisticRegression())]
+    WalkForwardVotingClassifier(members, cv=WalkForwardSplit(2, purge=0), memory="kept").fit(*data)
+    assert len(list((tmp_path / "kept").glob("*.checkpoint"))) == 3

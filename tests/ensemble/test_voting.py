@@ -2,14 +2,16 @@
 
 import pickle
 
+import dateutil.tz
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from ensemble_kit.calibration import TemperatureScaling
@@ -285,6 +287,8 @@ def test_callbacks_hear_of_folds_members_and_what_members_tell():
         epochs = [path for path in ends if path.startswith(f"fit/{fold}/net/fit-final-estimator/")]
         assert len(epochs) == 2
     assert ends[-1] == "fit"
+    # A fold begins when the one before has ended.
+    assert listener.heard.index(("end", "fit/fold 0")) < listener.heard.index(("begin", "fit/fold 1"))
     assert sorted(path for what, path in listener.heard if what == "begin") == sorted(ends)
     assert not hasattr(pickle.loads(pickle.dumps(vote)), "_skl_callbacks")
 
@@ -306,6 +310,45 @@ def test_a_callback_that_raises_loses_nothing_that_was_finished(tmp_path):
     np.testing.assert_array_equal(
         kept.predict_proba(X), WalkForwardVotingClassifier(MEMBERS, cv=CV).fit(X, y).predict_proba(X)
     )
+
+
+def test_what_members_cannot_do_is_said_before_any_work():
+    X, y = problem()
+    for wrong in (SVC(), LinearRegression(), "drop", None):
+        with pytest.raises(EnsembleKitError, match=r"must be \(name, classifier\) tuples of classifiers with"):
+            WalkForwardVotingClassifier([MEMBERS[0], ("wrong", wrong)], cv=CV).fit(X, y)
+    weight = np.ones(len(y))
+    weight[100:] = 0
+    with pytest.raises(EnsembleKitError, match="must be above 0 on some rows that a fold tests; got 0 on all"):
+        WalkForwardVotingClassifier(MEMBERS, cv=CV).fit(X, y, weight)
+    with pytest.raises(EnsembleKitError, match="must be above 0 on training rows of every fold; fold 0 has none"):
+        WalkForwardVotingClassifier(MEMBERS, cv=CV).fit(X, y, 1 - weight)
+
+
+def test_a_member_that_gives_nan_is_named():
+    X, y = problem()
+    X[:, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN") as raised:
+        WalkForwardVotingClassifier([("lr", LogisticRegression())], cv=CV).fit(X, y)
+    assert "This was member 'lr', in fold 0." in raised.value.__notes__
+
+
+def test_weights_of_other_rows_are_refused():
+    X, y = panel(names=("A",))
+    X, y = X.droplevel(1), y.droplevel(1)
+    weight = pd.Series(1.0, index=X.index)
+    with pytest.raises(BarsError, match="`sample_weight` must have the index of `X`"):
+        WalkForwardVotingClassifier(MEMBERS, cv=CV).fit(X, y, weight[::-1])
+
+
+@pytest.mark.filterwarnings("ignore:temperature on its bound")
+def test_zones_without_a_name_survive_a_pickle():
+    X, y = panel(names=("A",))
+    X, y = X.droplevel(1), y.droplevel(1)
+    X.index = y.index = X.index.tz_convert(dateutil.tz.gettz("America/New_York"))
+    vote = WalkForwardVotingClassifier(MEMBERS, cv=CV).fit(X, y)
+    again = pickle.loads(pickle.dumps(vote))
+    assert (again.oof_log_proba_.index == X.index[vote.fold_ >= 0]).all()
 
 
 def test_voting_weights():
