@@ -90,10 +90,10 @@ class Targets:
         if values.dtype == object:
             # Frames of nullable integers and frames of strings come as objects.
             values = np.array(values.tolist())
-        with np.errstate(invalid="ignore"):  # scikit-learn casts before it says what is infinite
-            check_classification_targets(values if not single else values[:, 0])
         flat = values.ravel()
         if classes is None:
+            with np.errstate(invalid="ignore"):  # scikit-learn casts before it says what is infinite
+                check_classification_targets(values if not single else values[:, 0])
             classes, codes = np.unique(flat, return_inverse=True)
         else:
             codes = np.clip(np.searchsorted(classes, flat), 0, len(classes) - 1)
