@@ -104,7 +104,7 @@ def judge(
     shape = (len(names), evidence.codes.shape[1])
     scores, fold_scores = np.empty(shape), np.full((n_folds, *shape), np.nan)
 
-    def score(rows: Any, proba: FloatArray) -> FloatArray:
+    def _score(rows: Any, proba: FloatArray) -> FloatArray:
         given = {"classes": evidence.classes, "events": events, "sample_weight": weights[rows]}
         with _called("scorer", scorer, "None, or take what `metrics.auc_pr` takes"):
             return np.asarray(scorer(y[rows], proba[rows], **given))
@@ -115,7 +115,7 @@ def judge(
             with _called("calibrator", calibrator, takes), _warnings_of(names[m]):
                 calibrator.fit(raw, y, sample_weight=weights, classes=evidence.classes)
         proba = np.exp(calibrated(calibrator, raw))
-        scored = score(slice(None), proba)
+        scored = _score(slice(None), proba)
         if scored.shape != shape[1:] or not np.isfinite(scored).all():
             raise EnsembleKitError(
                 f"`scorer` must return a finite score for each of {shape[1]} horizon(s); got {scored!r} for member "
@@ -128,7 +128,7 @@ def judge(
                 with warnings.catch_warnings():
                     # Rare events may well miss a fold, which is no cause to warn.
                     warnings.filterwarnings("ignore", message="no row of class", category=UserWarning)
-                    fold_scores[k, m] = score(rows, proba)
+                    fold_scores[k, m] = _score(rows, proba)
     return Judgement(list(calibrators), scores, fold_scores, member_weights(weighting, scores, names, power=power))
 
 
