@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,62 +16,16 @@ from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from ensemble_kit.bars import row_keys
+from ensemble_kit.ensemble._tasks import Callbacks
 from ensemble_kit.ensemble.resume import memory_folder, remembered
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.fingerprint import fingerprint, versions
 from ensemble_kit.validation import REFIT, FoldData, fit_on_rows, predict_on_rows
 
-__all__ = ["Callbacks", "MemberFold", "run_member_folds"]
+__all__ = ["MemberFold", "run_member_folds"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-
-
-@dataclass
-class Callbacks:
-    """Whom a member-fold tells that it begins and ends.
-
-    Attributes
-    ----------
-    context : CallbackContext
-        The task's place in scikit-learn's tree of tasks.
-    owner : estimator
-        Whose task it is.
-    begun : bool
-        Whether its begin was told.
-    """
-
-    context: Any
-    owner: Any
-    begun: bool = False
-
-    @contextmanager
-    def around(self, model: Any) -> Iterator[None]:
-        """Hand the callbacks on to a model while it is fitted.
-
-        Parameters
-        ----------
-        model : estimator
-            About to be fitted.
-
-        Yields
-        ------
-        None
-        """
-        with self.context.propagate_callback_context(model):
-            self.begin()
-            yield
-
-    def begin(self) -> None:
-        """Tell the begin."""
-        self.begun = True
-        self.context.call_on_fit_task_begin(estimator=self.owner)
-
-    def end(self) -> None:
-        """Tell the end, and the begin first where nothing was fitted: the result was there."""
-        if not self.begun:
-            self.begin()
-        self.context.call_on_fit_task_end(estimator=self.owner)
 
 
 @dataclass(eq=False)

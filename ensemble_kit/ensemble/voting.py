@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,10 +18,12 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensemble_kit.bars import RowKeys, pack_index, row_keys
+from ensemble_kit.bars import pack_index, row_keys
 from ensemble_kit.ensemble._frames import MemberFrames
+from ensemble_kit.ensemble._tasks import FoldTasks
 from ensemble_kit.ensemble.judgement import Evidence, judge, new_calibrators, rehearse, vote
-from ensemble_kit.ensemble.member_folds import Callbacks, MemberFold, run_member_folds
+from ensemble_kit.ensemble.later_rows import last_time_seen, unseen
+from ensemble_kit.ensemble.member_folds import MemberFold, run_member_folds
 from ensemble_kit.ensemble.resume import memory_folder
 from ensemble_kit.exceptions import EnsembleKitError, LeakageError
 from ensemble_kit.metrics import auc_pr
@@ -301,7 +303,7 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         self._classes, self._single, self._fitted_names = targets.classes, targets.single, list(self._names)
         self.classes_ = self._classes if self._single else [self._classes] * targets.n_horizons
         self._index, self._n_rows, self._panel = pack_index(data.keys.index), n, data.keys.panel
-        self._learned_until = self._last_time_seen(data)
+        self._learned_until = last_time_seen(data, self.cv)
         self.fold_ = np.full(n, -1, dtype=np.int64)
         for fold, (train, test) in enumerate(folds):
             self.fold_[test] = fold
@@ -318,25 +320,14 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
                 "how far members can be believed."
             )
 
-    def _last_time_seen(self, data: FoldData) -> int | None:
-        """Return the last time that a label of the training rows looked at, as far as the folds know it."""
-        if data.keys.index is None:
-            return None
-        last = int(data.keys.time[data.weights > 0].max())
-        ends = getattr(self.cv, "t1", None)
-        if isinstance(ends, pd.Series):
-            known = ends.reindex(data.keys.index)[data.weights > 0].max()
-            last = max(last, 0 if pd.isna(known) else pd.Timestamp(known).as_unit("ns").value)
-        return last
-
     def _fit_members(self, data: FoldData, folds: list[tuple[IntArray, IntArray]], root: Any) -> list[Any]:
         """Run all member-folds; keep what they say out of fold, and return the members that predict."""
         averaged, every = self.refit == "fold_average", np.arange(self._n_rows)
         blocks = list(enumerate(folds)) + ([] if averaged else [(REFIT, (every, every[:0]))])
-        places = [self._place(root, fold) for fold, _ in blocks]
+        tasks = FoldTasks(self, root, [fold for fold, _ in blocks], self._names)
         jobs = [
-            MemberFold(fold, name, member, train, test, averaged or fold == REFIT, self._callbacks(place, m))
-            for place, (fold, (train, test)) in zip(places, blocks, strict=True)
+            MemberFold(fold, name, member, train, test, averaged or fold == REFIT, tasks.of_member(at, m))
+            for at, (fold, (train, test)) in enumerate(blocks)
             for m, (name, member) in enumerate(self.estimators)
         ]
         n_members, usage = len(self.estimators), RowUsage(self._n_rows)
@@ -344,8 +335,7 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         self._oof = np.full((n_members, *self._oof_codes.shape, len(self._classes)), np.nan)
         kept: list[list[Any]] = [[] for _ in range(n_members)]
         # Closed whatever happens: workers that nobody listens to any more must not go on.
-        begun = self._begun(jobs, places)
-        with closing(run_member_folds(begun, data, memory=self.memory, n_jobs=self.n_jobs)) as results:
+        with closing(run_member_folds(tasks.begun(jobs), data, memory=self.memory, n_jobs=self.n_jobs)) as results:
             for at, (job, result) in enumerate(zip(jobs, results, strict=True)):
                 block, m = divmod(at, n_members)
                 if job.fold != REFIT:
@@ -355,27 +345,9 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
                 for role, rows in result["usage"].items():
                     usage.add(job.fold, job.name, role, rows)
                 if m == n_members - 1:
-                    places[block].call_on_fit_task_end(estimator=self)
+                    tasks.end(block)
         self._usage = usage.entries
         return kept if averaged else [models[0] for models in kept]
-
-    def _place(self, root: Any, fold: int) -> Any:
-        """Return a fold's place in scikit-learn's tree of tasks."""
-        where = "refit" if fold == REFIT else f"fold {fold}"
-        return root.subcontext(task_name=where, max_subtasks=len(self.estimators), sequential_subtasks=False)
-
-    def _begun(self, jobs: list[MemberFold], places: list[Any]) -> Iterator[MemberFold]:
-        """Yield member-folds, each fold's first when it was told that the fold begins."""
-        for at, job in enumerate(jobs):
-            block, m = divmod(at, len(self.estimators))
-            if m == 0:
-                places[block].call_on_fit_task_begin(estimator=self)
-            yield job
-
-    def _callbacks(self, place: Any, m: int) -> Callbacks:
-        context = place.subcontext(task_name=self._names[m], task_id=m)
-        # Whoever listens may ask the ensemble; otherwise it need not travel to other processes.
-        return Callbacks(context, self if hasattr(self, "_skl_callbacks") else None)
 
     # ------------------------------------------------------------------------ judge
 
@@ -470,7 +442,7 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             )
         weights = check_row_weights(sample_weight, len(X))
         rows = np.flatnonzero(weights)
-        early = rows[~self._unseen(keys)[rows]]
+        early = rows[~unseen(keys, self._learned_until, self.cv)[rows]]
         if len(early):
             raise LeakageError(
                 f"`X` must hold rows of weight above 0 after {pd.Timestamp(self._learned_until)} (UTC) only, and after "
@@ -485,14 +457,6 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             )
         said = np.stack([self._ask(models, X)[rows] for models in self.estimators_])
         return rows, Evidence(said, targets.codes, weights[rows], np.zeros(len(rows), np.int64), self._classes)
-
-    def _unseen(self, keys: RowKeys) -> NDArray[np.bool_]:
-        """Return which rows are later than what members and their labels have seen."""
-        later: NDArray[np.bool_] = keys.time > cast(int, self._learned_until)
-        purge = getattr(self.cv, "purge", None) or 0
-        # Labels that look so many bars ahead have seen the first later ones of each instrument.
-        since = pd.Series(later).groupby(keys.instrument).cumsum().to_numpy()
-        return later & (since > purge)
 
     # --------------------------------------------------------------------- predict
 
