@@ -22,7 +22,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.fingerprint import fingerprint, versions
 from ensemble_kit.validation import REFIT, FoldData, fit_on_rows, predict_on_rows
 
-__all__ = ["MemberFold", "run_member_folds"]
+__all__ = ["MemberFold", "read_only", "run_member_folds"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -55,6 +55,25 @@ class MemberFold:
     test: IntArray
     keep: bool
     callbacks: Callbacks = field(repr=False)
+
+
+def read_only(X: Any) -> Any:
+    """Return columns that a member cannot write into, as those of a memory map: others look at them, too.
+
+    Parameters
+    ----------
+    X : DataFrame or ndarray
+        Columns. Frames copy what is written to, anyway.
+
+    Returns
+    -------
+    as given
+        A view.
+    """
+    if isinstance(X, np.ndarray):
+        X = X.view()
+        X.flags.writeable = False
+    return X
 
 
 def run_member_folds(
@@ -130,11 +149,7 @@ def _run(
 def _fit_and_predict(
     job: MemberFold, X: Any, y: NDArray[Any], weights: FloatArray, classes: NDArray[Any]
 ) -> dict[str, Any]:
-    if isinstance(X, np.ndarray):
-        # As a memory map would be: a member that writes into its columns must not change those of others.
-        X = X.view()
-        X.flags.writeable = False
-    keys = row_keys(X)
+    X, keys = read_only(X), row_keys(X)
     fitted, usage = fit_on_rows(job.member, X, y, weights, job.train, keys, around=job.callbacks.around)
     result: dict[str, Any] = {"usage": usage}
     if job.keep:

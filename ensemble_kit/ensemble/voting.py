@@ -23,7 +23,7 @@ from ensemble_kit.ensemble._frames import MemberFrames
 from ensemble_kit.ensemble._tasks import FoldTasks
 from ensemble_kit.ensemble.judgement import Evidence, judge, new_calibrators, rehearse, vote
 from ensemble_kit.ensemble.later_rows import last_time_seen, unseen
-from ensemble_kit.ensemble.member_folds import MemberFold, run_member_folds
+from ensemble_kit.ensemble.member_folds import MemberFold, read_only, run_member_folds
 from ensemble_kit.ensemble.resume import memory_folder
 from ensemble_kit.exceptions import EnsembleKitError, LeakageError
 from ensemble_kit.metrics import auc_pr
@@ -295,7 +295,7 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, skip_check_array=True, reset=reset)
             return X
-        return validate_data(self, X, ensure_all_finite=False, reset=reset)
+        return read_only(validate_data(self, X, ensure_all_finite=False, reset=reset))
 
     def _remember(self, data: FoldData, folds: list[tuple[IntArray, IntArray]]) -> None:
         """Keep what later questions need of the rows: not the columns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -235,12 +236,18 @@ class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixi
         check_consistent_length(X, y)
         used = np.flatnonzero(weights)
         targets = Targets.encode(y.iloc[used] if isinstance(y, pd.DataFrame | pd.Series) else np.asarray(y)[used])
-        fit, stop = newest_block(keys.time, used, self.validation_fraction, self.validation_purge)
-        learned = np.unique(targets.codes[np.isin(used, fit)])
-        if len(learned) < 2:
+        if len(targets.classes) < 2:
             raise EnsembleKitError(
-                "`y` must hold at least 2 classes on rows of weight above 0 before those to stop; got 1 class, "
-                f"{targets.classes[learned].tolist()}. Fit on more rows."
+                f"`y` must hold at least 2 classes on rows of weight above 0; got 1 class, {targets.classes.tolist()}. "
+                "Fit on more rows."
+            )
+        fit, stop = newest_block(keys.time, used, self.validation_fraction, self.validation_purge)
+        if len(learned := np.unique(targets.codes[np.isin(used, fit)])) < 2:
+            warnings.warn(
+                f"Rows before those to stop have the class {targets.classes[learned].tolist()} only: the model says "
+                "nothing else. Give more rows, or a smaller `validation_fraction`.",
+                UserWarning,
+                stacklevel=2,
             )
         self.lag_blocks_ = blocks
         self.panel_ = keys.panel

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import joblib
@@ -245,7 +246,7 @@ def test_what_a_member_raises_comes_back_and_finished_work_stays(tmp_path):
     (fits := tmp_path / "fits").mkdir()
     (fits / "breaks").touch()
     vote = ensemble([("lr", LogisticRegression()), ("m", Breaks(str(fits), 180))], n_jobs=2, memory=tmp_path / "memory")
-    with pytest.raises(OutOfInkError, match=r"^180 rows are too many$"):
+    with pytest.raises(OutOfInkError, match=r"^180 rows are too many\nThis was member 'm', refitted"):
         vote.fit(X, y)
     # Both members on both folds, and the other one on all rows if it was as quick.
     assert len(results(tmp_path / "memory")) >= 4
@@ -306,7 +307,7 @@ def test_a_dask_cluster_gives_the_same_bits(tmp_path):
         who = ensemble([("who", Who())]).fit(X, y)
         scattered = ensemble(QUICK).fit(*large)
         (tmp_path / "breaks").touch()
-        with pytest.raises(OutOfInkError, match=r"^180 rows are too many$"):
+        with pytest.raises(OutOfInkError, match=r"^180 rows are too many\nThis was member 'm', refitted"):
             ensemble([("m", Breaks(str(tmp_path), 180))]).fit(X, y)
     assert os.getpid() not in {model.process_ for model in who.estimators_}
     for refit, vote in zip(("all", "fold_average"), there, strict=True):
@@ -320,8 +321,14 @@ def test_a_backend_like_rays_is_taken(n_jobs):
     """Ray's backend runs actors in processes of their own, under the interface of a pool of forks."""
     joblib.register_parallel_backend("like_ray", LikeRay)
     X, y = rows("frame")
-    with joblib.parallel_config("like_ray"):
-        vote = ensemble(QUICK, n_jobs=n_jobs).fit(X, y)
+    try:
+        with joblib.parallel_config("like_ray"):
+            vote = ensemble(QUICK, n_jobs=n_jobs).fit(X, y)
+    finally:
+        for pool in LikeRay.pools:
+            pool.terminate()
+            pool.join()
+        LikeRay.pools.clear()
     assert_same_bits(vote, ensemble(QUICK).fit(X, y), X)
 
 
@@ -329,19 +336,13 @@ class LikeRay(joblib.parallel.MultiprocessingBackend):
     """A pool that is not forked: what Ray's backend looks like to joblib, without Ray."""
 
     supports_return_generator = False
+    pools = []
 
     def effective_n_jobs(self, n_jobs):
         return 1 if n_jobs is None else n_jobs
 
     def configure(self, n_jobs=1, parallel=None, **_):
-        from multiprocessing.pool import ThreadPool
-
         self._pool = ThreadPool(1)
+        self.pools.append(self._pool)
         self.parallel = parallel
         return n_jobs
-
-    def terminate(self):
-        if hasattr(self, "_pool"):
-            self._pool.terminate()
-            self._pool.join()
-            del self._pool

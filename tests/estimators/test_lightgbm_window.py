@@ -263,7 +263,8 @@ def test_no_horizon_leaves_its_weights_to_the_next():
 def test_rows_to_fit_that_hold_one_class_give_its_prior():
     X, _ = columns_and_labels(100)
     y = (np.arange(100) > 90).astype(int)
-    model = small(validation_fraction=0.2, class_weight="balanced").fit(X, y)
+    with pytest.warns(UserWarning, match=r"Rows before those to stop have the class \[0\] only: the model says"):
+        model = small(validation_fraction=0.2, class_weight="balanced").fit(X, y)
     assert len(model.row_usage_["stop"]) == 20
     assert model.predict_proba(X)[:, 0].min() > 1 - 1e-6
 
