@@ -81,7 +81,8 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         its models of the folds, none of which saw the newest rows.
     memory : Memory, str or Path, default=None
         Where fitted member-folds and networks' epochs are kept, so that an interrupted `fit`
-        resumes.
+        resumes. They are found again by values, index, columns, labels, weights, parameters
+        and versions; what a member's functions call is not looked at.
     n_jobs : int, default=None
         Member-folds fitted at a time, each in a process of its own; None for one, or what
         `joblib.parallel_config` says (Dask and Ray are reached through it).

@@ -58,7 +58,8 @@ class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixi
         Rows a window, the row itself included. Rows with less history have missing lags.
     lags : {"blocks", "all", "last"} or sequence of int, default="blocks"
         Which lags become columns. ``"blocks"`` averages older lags over longer blocks (five
-        blocks of 1 row, five of 2, five of 4, ...: 17 columns for 48 rows, 27 for 205);
+        blocks of 1 row, five of 2, five of 4, ...: 17 columns for 48 rows, 27 for 205), of
+        values that are known;
         ``"all"`` takes every lag, ``"last"`` the newest row alone, a sequence single lags.
     n_estimators : int, default=200
         Boosting rounds; the most, with `validation_fraction`.
@@ -214,7 +215,8 @@ class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixi
             Labels, one column a horizon.
         sample_weight : array-like of shape (n,), default=None
             Weight of each row. Rows of weight 0 are history only: they stand in later rows'
-            windows, and their labels are not looked at.
+            windows, and their labels are not looked at. Keep their mean near 1: LightGBM grows
+            no leaf of little weight (`min_sum_hessian_in_leaf`).
 
         Returns
         -------

@@ -80,9 +80,9 @@ def fit_on_rows(
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]  # one horizon is one output, as scikit-learn has it
     model = clone(estimator)
-    if isinstance(X, pd.DataFrame) and hasattr(model, "set_output"):
+    if isinstance(X, pd.DataFrame):
         # The model at the end of a pipeline reads the panel's index.
-        model.set_output(transform="pandas")
+        _hand_frames_on(model)
     reach = lookback(model)
     learned = np.zeros(len(weights))
     learned[rows] = weights[rows]
@@ -115,6 +115,14 @@ def fit_on_rows(
     if not isinstance(usage, dict):
         usage = {"fit": np.flatnonzero(given > 0)}
     return model, {role: span[positions] for role, positions in usage.items() if len(positions)}
+
+
+def _hand_frames_on(model: Any) -> None:
+    if hasattr(model, "set_output"):
+        model.set_output(transform="pandas")
+    if isinstance(model, Pipeline):
+        # scikit-learn leaves out a step that only predicts, as a pipeline within one may be.
+        _hand_frames_on(model.steps[-1][1])
 
 
 def _is_constant(y: NDArray[Any]) -> bool:

@@ -3,9 +3,11 @@
 import pickle
 
 import dateutil.tz
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.naive_bayes import GaussianNB
@@ -232,6 +234,21 @@ def test_history_stands_in_front_of_each_fold():
         expected = by_hand.predict_log_proba(X)[test]
         got = vote.oof_log_proba_["m"].to_numpy()[vote.fold_[vote.fold_ >= 0] == fold]
         np.testing.assert_allclose(got, np.maximum(expected, LOG_FLOOR), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:temperature on its bound")  # three trees know next to nothing
+def test_within_a_pipeline_and_through_joblib(tmp_path):
+    X, y = panel()
+    windows = LGBMWindowClassifier(2, n_estimators=3, random_state=0)
+    members = [MEMBERS[0], ("trees", make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), windows)))]
+    vote = WalkForwardVotingClassifier(members, cv=CV)
+    inner = make_pipeline(StandardScaler(), vote).set_output(transform="pandas")
+    whole = make_pipeline(StandardScaler(), inner).set_output(transform="pandas")
+    expected = whole.fit(X, y).predict_proba(X)
+    joblib.dump(whole, tmp_path / "model.joblib")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model.joblib").predict_proba(X), expected)
+    search = GridSearchCV(clone(whole), {"pipeline__walkforwardvotingclassifier__power": [0.0, 2.0]}, cv=CV).fit(X, y)
+    assert search.best_estimator_[-1][-1].weights_.shape == (2, 1)
 
 
 def test_pickle_clone_and_search(fitted):
