@@ -38,6 +38,7 @@ TRUSTED = [
     "ensemble_kit.estimators.lu_transformer.LuTransformerClassifier",
     "ensemble_kit.estimators.transformer.TransformerClassifier",
     "ensemble_kit.estimators.wave_transformer.WaveTransformerRegressor",
+    "ensemble_kit.metrics.classification.auc_pr",
     "ensemble_kit.features.alpha158.Alpha158",
     "ensemble_kit.features.cross_sectional.CrossSectionalScaler",
     "ensemble_kit.features.external.ExternalFeatures",
@@ -97,6 +98,10 @@ class _PlainPickler(pickle.Pickler):
         # scikit-learn's union keeps the columns of its parts, and skops refuses pandas' classes.
         if isinstance(value, pd.Index):
             return np.array, (value.tolist(), object)
+        # Parameters by label (costs, weights) may come as frames, or as the dicts that they mean.
+        if isinstance(value, pd.DataFrame | pd.Series):
+            by_label = value.to_dict("index") if isinstance(value, pd.DataFrame) else value.to_dict()
+            return dict, (list(by_label.items()),)
         return NotImplemented
 
 

@@ -5,18 +5,21 @@ import pickle
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
+from ensemble_kit.calibration import TemperatureScaling
 from ensemble_kit.datasets import make_bars
 from ensemble_kit.ensemble import WalkForwardVotingClassifier
 from ensemble_kit.estimators import LGBMWindowClassifier, LSTMGRUClassifier
 from ensemble_kit.exceptions import TrackingError
 from ensemble_kit.features import SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom
+from ensemble_kit.metrics import auc_pr
 from ensemble_kit.sizing import SizedClassifier
 from ensemble_kit.tracking import read_card, read_model, write_model
 from ensemble_kit.tracking.model import MODEL_FILE
@@ -51,6 +54,28 @@ def test_a_model_read_back_is_the_same_model(fitted, tmp_path):
     assert again.model_[-1].cv.t1.equals(model.model_[-1].cv.t1)
     assert again.row_usage_.to_frame().equals(model.row_usage_.to_frame())
     assert read_card(tmp_path / "m") == {"labels": {"w": 6}}
+
+
+@pytest.mark.filterwarnings("ignore:temperature on its bound")  # five rounds of decisions are timid
+def test_parameters_by_label_are_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(200, 2)), columns=["a", "b"])
+    y = np.where(X["a"] + rng.normal(size=200) > 0, "up", "down")
+    costs = pd.DataFrame([[0.0, 1.0], [3.0, 0.0]], index=["down", "up"], columns=["down", "up"])
+    trees = LGBMWindowClassifier(2, n_estimators=5, loss="expected_cost", cost_matrix=costs, random_state=0)
+    weights = pd.Series({"linear": 1.0, "trees": 3.0})
+    vote = WalkForwardVotingClassifier(
+        [("trees", trees), ("linear", LogisticRegression())],
+        cv=WalkForwardSplit(2, purge=0),
+        weighting=weights,
+        scorer=auc_pr,
+        calibrator={"trees": TemperatureScaling(bias=True), "linear": None},
+    ).fit(X, y)
+    again = read_model(write_model(vote, tmp_path / "m", {}))
+    np.testing.assert_array_equal(again.predict_proba(X), vote.predict_proba(X))
+    pd.testing.assert_frame_equal(again.recalibrate().weights_, vote.weights_)
+    assert again.named_estimators_["trees"].cost_matrix == costs.to_dict("index")
+    np.testing.assert_array_equal(again.estimators[0][1].fit(X, y).predict_proba(X), trees.fit(X, y).predict_proba(X))
 
 
 def test_the_folder_of_the_fitting_machine_stays_behind(fitted, tmp_path):
