@@ -24,6 +24,9 @@ FloatArray = NDArray[np.float64]
 _AFTER: dict[str, Any] = {"linewidth": 1.2, "marker": "o", "markersize": 4, "clip_on": False}
 _BEFORE: dict[str, Any] = _AFTER | {"linewidth": 0.9, "linestyle": ":", "markerfacecolor": "white", "alpha": 0.8}
 
+#: A bin of rare events says something from so many on, and a curve from so many bins on.
+_EVENTS_A_BIN, _FEWEST_BINS = 4, 3
+
 
 def plot_reliability(
     proba: Any,
@@ -57,7 +60,8 @@ def plot_reliability(
     sample_weight : array-like of shape (n,), default=None
         Row weights; rows of weight 0 are left out.
     n_bins : int, default=10
-        Bins; equal predictions stay in one bin.
+        Bins at most; equal predictions stay in one bin. Of rare events, fewer where a bin
+        would promise less than four.
     times : array-like of shape (n,), default=None
         The time of each row. None for the times of `y`'s index; without one, each row has
         its own.
@@ -107,6 +111,9 @@ def plot_reliability(
     rare = said[0].size > 0 and float(np.median(said[0])) < float(said[0].max()) / 8
     known = {"classes": classes, "events": events, "sample_weight": sample_weight, "times": times, "block": block}
     bins: dict[str, Any] = {"n_bins": n_bins, "equal": "events" if rare else "rows"}
+    if rare:
+        fewest = min(int((came[counted] == event).sum()) for event in events)
+        bins["n_bins"] = min(n_bins, max(fewest // _EVENTS_A_BIN, _FEWEST_BINS))
     curves = [reliability_curve(y, p, **known, **bins) for p in states if counted.any()]
     ax = new_axes(ax, (5.5, 6.8))
     colors = event_colors(len(events))

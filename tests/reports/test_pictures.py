@@ -338,3 +338,14 @@ def test_leaves_no_global_state():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
     assert isinstance(plot_signals(walk(5), np.ones(5)), Axes)
+
+
+@pytest.mark.parametrize(("n_events", "n_bins"), [(8, 3), (20, 5), (400, 10)])
+def test_rare_events_get_as_many_bins_as_they_can_fill(n_events, n_bins):
+    rng = np.random.default_rng(0)
+    came = np.arange(20 * n_events) % 20 == 0
+    p = np.clip(0.01 + came * rng.uniform(0.1, 0.9, len(came)) + rng.uniform(0, 0.01, len(came)), 0, 1)
+    ax = plot_reliability(np.column_stack([1 - p, p]), came, classes=[False, True], events=[True])
+    (drawn,) = (line for line in ax.get_lines() if line.get_marker() == "o" and len(line.get_xdata()) > 1)
+    assert len(drawn.get_xdata()) <= n_bins
+    assert len(drawn.get_xdata()) >= n_bins - 1
