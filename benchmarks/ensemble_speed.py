@@ -212,7 +212,10 @@ def measure_memory(n_bars: int) -> None:
     matrix = n_bars * COLUMNS * 8
     # A process each. Not forked: a fork after torch's threads hangs.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        run = lambda fit, by_pss: pool.submit(peak, fit, n_bars, by_pss).result()  # noqa: E731
+
+        def run(fit: Any, by_pss: bool) -> Any:
+            return pool.submit(peak, fit, n_bars, by_pss).result()
+
         print(f"\npeak memory above libraries, {n_bars:,} bars x {COLUMNS}: the matrix is {matrix / MIB:.0f} MiB")
         own = {}
         for name in members():
