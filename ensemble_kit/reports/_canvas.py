@@ -24,29 +24,40 @@ FloatArray = NDArray[np.float64]
 BLUE, GREEN, VERMILION, PURPLE, ORANGE = "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00"
 INK, GREY, PALE = "#333333", "#999999", "#DDDDDD"
 MINUS = "\N{MINUS SIGN}"
+_FORMATS = ("png", "pdf", "svg")
 
 
 def save_figure(drawn: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> Path:
-    """Write a picture as a PNG file.
+    """Write a picture as a file: PNG, or vector PDF or SVG by its ending.
 
     Parameters
     ----------
     drawn : Axes, Figure or sequence of Axes
         What was drawn; of Axes, the whole figure is written.
     path : path-like
-        Where to. Its folder is made if it is not there.
+        Where to, ending in .png, .pdf or .svg. Its folder is made if it is not there.
     dpi : int, default=150
-        Dots an inch.
+        Dots an inch, of PNG.
 
     Returns
     -------
     Path
         The file.
+
+    Raises
+    ------
+    EnsembleKitError
+        If the ending is another one.
     """
     one = np.array(drawn, dtype=object).flat[0]
     file = Path(path)
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in _FORMATS:
+        raise EnsembleKitError(
+            f"`path` must end in {', '.join(_FORMATS)}; got {file.name!r}. Name it 'chart.png', say."
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
-    one.figure.figure.savefig(file, format="png", dpi=dpi)  # twice: a SubFigure leads to its root
+    one.figure.figure.savefig(file, format=kind, dpi=dpi)  # twice: a SubFigure leads to its root
     return file
 
 
