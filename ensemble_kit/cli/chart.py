@@ -75,10 +75,16 @@ def _time(options: argparse.Namespace, name: str, index: pd.Index[Any]) -> pd.Ti
     return time.tz_localize(zone) if time.tz is None else time.tz_convert(zone)
 
 
+def _folder(options: argparse.Namespace) -> Path:
+    """Return where the pictures go: beside the report's, which are of the whole holdout."""
+    folder: Path = options.out / options.name / "charts"
+    return folder
+
+
 def _save(options: argparse.Namespace, name: str, ax: Any) -> list[Path]:
     from ensemble_kit.reports import save_figure
 
-    folder = options.out / options.name
+    folder = _folder(options)
     return [save_figure(ax, folder / f"{name}.{kind}") for kind in options.format if kind != "html"]
 
 
@@ -108,7 +114,7 @@ def _draw_beliefs(options: argparse.Namespace, bars: pd.DataFrame, shown: slice)
     )
     files = _save(options, "beliefs", drawn.ax_)
     if "html" in options.format:
-        page = options.out / options.name / "beliefs.html"
+        page = _folder(options) / "beliefs.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         interactive_beliefs(**drawn.arguments).write_html(page, include_plotlyjs=True)
         files.append(page)

@@ -116,7 +116,7 @@ def plot_reliability(
         fewest = min(int((came[counted] == event).sum()) for event in events)
         bins["n_bins"] = min(n_bins, max(fewest // _EVENTS_A_BIN, _FEWEST_BINS))
     curves = [reliability_curve(y, p, **known, **bins) for p in states if counted.any()]
-    ax = new_axes(ax, (5.5, 6.8))
+    ax = new_axes(ax, (5.5, 7.2))
     colors = event_colors(len(events))
     for curve, style in zip(curves, (_AFTER, _BEFORE), strict=False):
         for (event, rows), color in zip(curve.groupby("class", sort=False), colors, strict=True):
