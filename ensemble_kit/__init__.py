@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from ensemble_kit.labels import buy_sell_hold, next_direction, peak_slope_bottom, triple_barrier
     from ensemble_kit.metrics import permutation_importance, skill_test
     from ensemble_kit.resampling import as_known, dollar_bars, resample, volume_bars
-    from ensemble_kit.sizing import KellySizer, SizedClassifier, backtest
+    from ensemble_kit.sizing import KellySizer, SizedClassifier
+    from ensemble_kit.sizing.backtest import backtest
     from ensemble_kit.validation import WalkForwardSplit, check_no_lookahead, lookback, walk_forward_predict
     from ensemble_kit.waves import extract_waves, wave_features, wave_targets
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ensemble_kit.cli import _check_against, _read, main
+from ensemble_kit.cli import main
+from ensemble_kit.cli._shared import check_against, read
 from ensemble_kit.datasets import make_bars
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.fingerprint import fingerprint
@@ -204,14 +205,14 @@ CARD = {
 
 
 def test_a_model_is_judged_on_its_own_bars():
-    assert _check_against(CARD, BARS)
+    assert check_against(CARD, BARS)
     with pytest.raises(EnsembleKitError, match="bars of 0 days 00:05:00, as in training; got bars of 0 days 01"):
-        _check_against(CARD, make_bars(500, bar="1h", random_state=0))
+        check_against(CARD, make_bars(500, bar="1h", random_state=0))
     for spoilt in (BARS.drop(columns="volume"), BARS.assign(volume=np.nan)):
         with pytest.raises(EnsembleKitError, match="must have volume, as in training"):
-            _check_against(CARD, spoilt)
+            check_against(CARD, spoilt)
     with pytest.warns(UserWarning, match="not the bars that the model was trained on"):
-        assert not _check_against(CARD, make_bars(1500, random_state=1))
+        assert not check_against(CARD, make_bars(1500, random_state=1))
 
 
 def test_what_would_fool_a_reader_is_said(here, capsys):
@@ -221,7 +222,7 @@ def test_what_would_fool_a_reader_is_said(here, capsys):
     odd.reset_index().to_parquet("odd.parquet")
     options = argparse.Namespace(data=here / "odd.parquet", tz=None)
     with pytest.warns(UserWarning, match=r"move by more than 50%|have no price") as said:
-        _read(options)
+        read(options)
     assert len(said) == 2
 
 

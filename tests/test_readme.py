@@ -11,6 +11,9 @@ SAYS = {
     "README.md": ("lightgbm", "max_drawdown"),
     "docs/labels.md": ("n_purged", "bottom", "score"),
     "docs/parallel.md": ("the same bits: True",),
+    "docs/backtest.md": ("outperformance", "reference", "estimate"),
+    "docs/sizing.md": ("reliability", "estimated payoffs", "limited"),
+    "docs/confidence.md": ("base_rate", "deflated", "PBO", "direction"),
 }
 
 

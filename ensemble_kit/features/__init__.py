@@ -8,6 +8,7 @@ from ensemble_kit.features.indicators import IndicatorFeatures
 from ensemble_kit.features.microstructure import MicrostructureFeatures
 from ensemble_kit.features.selector import RelevanceRedundancySelector
 from ensemble_kit.features.session import SessionFeatures
+from ensemble_kit.features.structure import market_structure
 
 __all__ = [
     "Alpha158",
@@ -18,4 +19,5 @@ __all__ = [
     "MicrostructureFeatures",
     "RelevanceRedundancySelector",
     "SessionFeatures",
+    "market_structure",
 ]

@@ -47,11 +47,12 @@ def plot_equity(result: BacktestResult, *, ax: Axes | None = None) -> Axes:
     >>> index = pd.date_range("2024-01-01", periods=4, freq="D")
     >>> price = pd.Series([10.0, 10, 12, 11], index=index)
     >>> bars = pd.DataFrame({"open": price, "high": price, "low": price, "close": price})
-    >>> plot_equity(backtest(bars, [1, 1, 0, 0], cost_bps=0)).get_ylabel()
+    >>> plot_equity(backtest(bars, [1, 1, 0, 0], costs=0)).get_ylabel()
     'Gain since the first bar'
     """
     ax = new_axes(ax, (10, 5.5))
-    equity, hold, m = result.equity.to_numpy(), result.buy_and_hold.to_numpy(), result.metrics
+    equity, hold = (curve.to_numpy() / curve.iloc[0] for curve in (result.equity, result.buy_and_hold))
+    m = result.metrics
     x = np.arange(len(equity))
     for values, color, name, gain, sharpe in (
         (hold, GREY, "Buy and hold", m["buy_and_hold"], m["buy_and_hold_sharpe"]),

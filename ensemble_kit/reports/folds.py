@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ensemble_kit.bars import row_keys
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.reports._canvas import BLUE, GREEN, VERMILION, date_ticks, new_axes, span_of, write_head
+from ensemble_kit.reports._canvas import BLUE, GREEN, VERMILION, date_ticks, new_axes, span_of
+from ensemble_kit.reports._texts import fit_head
 
 __all__ = ["plot_folds"]
 
@@ -86,7 +87,7 @@ def plot_folds(cv: Any, X: Any, *, ax: Axes | None = None) -> Axes:
     if isinstance(axis, pd.DatetimeIndex):
         date_ticks(ax, axis, 0)
         span = f", {span_of(axis)}"
-    write_head(ax, f"Folds of {len(time):,} rows{span}")
+    fit_head(ax, f"Folds of {len(time):,} rows{span}")
     return ax
 
 

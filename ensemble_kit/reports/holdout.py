@@ -14,7 +14,7 @@ from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import SkillReport, brier_score, calibration_slope, expected_calibration_error, skill_test
 from ensemble_kit.sessions import Session
-from ensemble_kit.sizing import BacktestResult, backtest
+from ensemble_kit.sizing import BacktestResult, Costs, backtest
 
 __all__ = ["HoldoutReport", "evaluate_holdout"]
 
@@ -37,6 +37,8 @@ class HoldoutReport:
         `model`, `prior` and `skill`.
     backtest : BacktestResult
         The positions traded, after costs.
+    costs : Costs
+        What trading was charged.
     position : Series
         What the sizer decided at each holdout bar's close.
     bars, labels, proba, rows
@@ -50,6 +52,7 @@ class HoldoutReport:
     events: pd.DataFrame
     brier: dict[str, float]
     backtest: BacktestResult
+    costs: Costs
     position: pd.Series[float]
     bars: pd.DataFrame
     labels: pd.Series[Any]
@@ -94,10 +97,11 @@ def evaluate_holdout(
     start: pd.Timestamp,
     definition: Mapping[str, Any],
     prior: Mapping[str, float],
-    cost_bps: float = 1.0,
+    costs: float | Costs = 1.0,
     session: str | Session = "day",
     n_surrogates: int = 19,
     random_state: int = 0,
+    **account: float,
 ) -> HoldoutReport:
     """Evaluate a sized model on the bars from `start` on.
 
@@ -113,14 +117,16 @@ def evaluate_holdout(
         Of the labels, as `labels.label_bars` takes it.
     prior : mapping
         Share of each class in the training rows.
-    cost_bps : float, default=1.0
-        Cost of trading, in basis points of the notional.
+    costs : float or Costs, default=1.0
+        Costs of trading; a number is a commission in basis points of the notional.
     session : str or Session, default="day"
         Whose time of day return-shuffled surrogates keep.
     n_surrogates : int, default=19
         Random walks that the same model predicts, as in `metrics.skill_test`.
     random_state : int, default=0
         Seed of surrogates and bootstraps.
+    **account : float
+        Others of `sizing.backtest`: `cash`, `lot_size`, `min_trade`, `max_leverage`.
 
     Returns
     -------
@@ -161,7 +167,8 @@ def evaluate_holdout(
         skill=skill,
         events=scores.join(_calibration(came, judged, skill.classes, list(scores.index))),
         brier=_brier(came, judged, skill.classes, prior),
-        backtest=_trade(bars, holdout, skill.position, cost_bps),
+        backtest=_trade(bars, holdout, skill.position, Costs.of(costs), account),
+        costs=Costs.of(costs),
         position=skill.position,
         bars=holdout,
         labels=skill.labels,
@@ -185,8 +192,11 @@ def _brier(
     return {"model": model, "prior": least, "skill": 1 - model / least}
 
 
-def _trade(bars: pd.DataFrame, holdout: pd.DataFrame, position: pd.Series[Any], cost_bps: float) -> BacktestResult:
+def _trade(
+    bars: pd.DataFrame, holdout: pd.DataFrame, position: pd.Series[Any], costs: Costs, account: Mapping[str, float]
+) -> BacktestResult:
     tradable = holdout[["open", "close"]].notna().all(axis=1)
     # Years are counted on all bars: a holdout of a few days says little about a year.
     years = (bars.index[-1] - bars.index[0]) / pd.Timedelta(days=365.25)
-    return backtest(holdout[tradable], position[tradable], cost_bps=cost_bps, periods_per_year=(len(bars) - 1) / years)
+    a_year = (len(bars) - 1) / years
+    return backtest(holdout[tradable], position[tradable], costs=costs, periods_per_year=a_year, **account)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports._canvas import BLUE, GREY, new_axes, open_frame, percent
+from ensemble_kit.reports._texts import fit_rows, is_narrow, title_size, wrap
 
 __all__ = ["plot_lag_importance"]
 
@@ -74,18 +75,18 @@ def plot_lag_importance(importance: pd.DataFrame, *, top: int = 20, ax: Axes | N
     # A few cells have most of it: the root leaves the others some colour.
     norm = PowerNorm(0.5, vmin=0, vmax=shown.max() or 1.0)
     cells = ax.pcolormesh(np.arange(n_blocks + 1) - 0.5, np.arange(len(rows) + 1) - 0.5, shown, cmap="Blues", norm=norm)
-    ax.set_yticks(range(len(rows)), [str(name) for name in importance.index[rows]])
+    fit_rows(ax, list(importance.index[rows]))
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
     _age_axis(ax, first, last)
 
     # Insets: they hold wherever the axes lie, and go where those go.
+    small = 6.5 if is_narrow(ax) else "small"
     beside, above = ax.inset_axes((1.03, 0, 0.15, 1), sharey=ax), ax.inset_axes((0, 1.03, 1, 0.16), sharex=ax)
     for margin in (beside, above):
         open_frame(margin)
-        margin.tick_params(which="both", length=2, labelsize="small")
+        margin.tick_params(which="both", length=2, labelsize=small)
     beside.barh(range(len(rows)), shown.sum(axis=1), height=0.7, color=BLUE)
-    beside.xaxis.set_major_locator(MaxNLocator(2))
+    beside.xaxis.set_major_locator(MaxNLocator(1 if is_narrow(ax) else 2, steps=[1, 2, 5, 10]))
     beside.xaxis.set_major_formatter(FuncFormatter(percent))
     beside.tick_params(axis="y", which="both", left=False, labelleft=False)
     beside.xaxis.tick_top()  # below, its 0 would meet the oldest age
@@ -95,12 +96,16 @@ def plot_lag_importance(importance: pd.DataFrame, *, top: int = 20, ax: Axes | N
     above.yaxis.set_major_locator(MaxNLocator(2))
     above.yaxis.set_major_formatter(FuncFormatter(percent))
     above.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
-    above.set_title(_title(shown.sum(), len(rows), len(importance), bool(values.any())), loc="left")
+    title = _title(shown.sum(), len(rows), len(importance), bool(values.any()))
+    size = title_size(ax)
+    above.set_title(wrap(ax, title, size=size), loc="left", fontsize=size)
 
     bar = ax.figure.colorbar(cells, cax=ax.inset_axes((1.205, 0, 0.015, 1)), format=FuncFormatter(percent))
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
-    bar.ax.set_title("a cell", fontsize="small", loc="left")
+    if not is_narrow(ax):  # where it would meet the margin's ticks
+        bar.ax.set_title("a cell", fontsize=small, loc="left")
+    bar.ax.tick_params(labelsize=small)
     return ax
 
 

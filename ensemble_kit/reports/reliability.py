@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import reliability_curve
 from ensemble_kit.reports._canvas import GREY, INK, event_colors, new_axes, percent
+from ensemble_kit.reports._texts import fit_head, is_narrow
 
 __all__ = ["plot_reliability"]
 
@@ -115,7 +116,7 @@ def plot_reliability(
         fewest = min(int((came[counted] == event).sum()) for event in events)
         bins["n_bins"] = min(n_bins, max(fewest // _EVENTS_A_BIN, _FEWEST_BINS))
     curves = [reliability_curve(y, p, **known, **bins) for p in states if counted.any()]
-    ax = new_axes(ax, (5.5, 6.8))
+    ax = new_axes(ax, (5.5, 7.2))
     colors = event_colors(len(events))
     for curve, style in zip(curves, (_AFTER, _BEFORE), strict=False):
         for (event, rows), color in zip(curve.groupby("class", sort=False), colors, strict=True):
@@ -124,12 +125,11 @@ def plot_reliability(
     end = min(1.05 * max([*ends, *(curve["high"].max() for curve in curves[:1])], default=0.0), 1.0) or 1.0
     _square(ax, end, rare=rare)
     ax.plot([0, end], [0, end], color=GREY, linewidth=1, linestyle="--", zorder=0)
-    ax.set_ylabel("Observed frequency, 95 % interval")
-    ax.set_title("Reliability: observed against predicted", loc="left")
+    ax.set_ylabel("Observed" if is_narrow(ax) else "Observed frequency, 95 % interval")
     handles = ax.get_legend_handles_labels()[0]
     if before is not None:
         handles.append(Line2D([], [], color=INK, label="before calibration", **_BEFORE))
-    ax.legend(handles=handles, loc="upper left", frameon=False)
+    fit_head(ax, "Reliability: observed against predicted", handles=handles)
     _count_below(ax, said, colors, end, rare=rare)
     return ax
 
@@ -174,7 +174,7 @@ def _count_below(ax: Axes, states: list[FloatArray], colors: list[str], end: flo
     below.yaxis.set_minor_locator(NullLocator())
     ax.tick_params(labelbottom=False)
     below.set_ylabel("Rows")
-    below.set_xlabel("Predicted probability")
+    below.set_xlabel("Predicted probability", labelpad=0, fontsize=8 if is_narrow(ax) else None)
 
 
 def _square(ax: Axes, end: float, *, rare: bool) -> None:
@@ -182,12 +182,14 @@ def _square(ax: Axes, end: float, *, rare: bool) -> None:
     for axis, limit in ((ax.xaxis, ax.set_xlim), (ax.yaxis, ax.set_ylim)):
         if rare:
             getattr(ax, f"set_{axis.axis_name}scale")("function", functions=(_root, np.square))
-            ticks = [0.0]
+            ticks, apart = [0.0], 0.2 if is_narrow(ax) else 0.06
             for tick in (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
-                if tick <= end and np.sqrt(tick) - np.sqrt(ticks[-1]) > 0.06 * np.sqrt(end):
+                if tick <= end and np.sqrt(tick) - np.sqrt(ticks[-1]) > apart * np.sqrt(end):
                     ticks.append(tick)
             axis.set_major_locator(FixedLocator(ticks))
             axis.set_minor_locator(NullLocator())
+        elif is_narrow(ax):
+            axis.set_major_locator(MaxNLocator(4))
         limit(0, end)
         axis.set_major_formatter(percent)
     ax.set_box_aspect(1)

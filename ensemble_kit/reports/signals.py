@@ -21,8 +21,8 @@ from ensemble_kit.reports._canvas import (
     new_axes,
     one_a_row,
     span_of,
-    write_head,
 )
+from ensemble_kit.reports._texts import fit_head, points
 
 __all__ = ["plot_signals"]
 
@@ -90,17 +90,18 @@ def plot_signals(
             style = {"markerfacecolor": "none", "markersize": 5, "label": f"{name} in hindsight"}
             _markers(ax, turns, close[turns], 19 * sign, marker, color=BLUE, **style)
     ax.set_xlim(first - 0.5, n - 0.5)
-    ax.margins(y=0.14)
+    part = min(24 / (points(ax)[1] - 45), 0.3)  # of the height, for the markers' offset in points
+    ax.margins(y=max(0.14, part / (1 - 2 * part)))
     date_ticks(ax, bars.index, first)
     ax.set_ylabel("Close")
     shown = bars.index[first:]
-    write_head(ax, f"Close and position, {len(shown):,} bars, {span_of(shown)}")
+    fit_head(ax, f"Close and position, {len(shown):,} bars, {span_of(shown)}")
     return ax
 
 
-def _markers(ax: Axes, x: NDArray[np.int64], y: FloatArray, points: float, marker: str, **style: Any) -> None:
+def _markers(ax: Axes, x: NDArray[np.int64], y: FloatArray, above: float, marker: str, **style: Any) -> None:
     """Set markers some points above (or below) the data, whatever the scale."""
-    offset = ScaledTranslation(0, points / 72, ax.figure.dpi_scale_trans)
+    offset = ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
     ax.plot(x, y, marker, linestyle="", transform=ax.transData + offset, **style)
 
 

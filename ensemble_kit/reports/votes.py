@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports._canvas import GREY, PALE, open_frame, percent
+from ensemble_kit.reports._texts import fit_rows, fit_title, is_narrow, points
 
 __all__ = ["plot_weights"]
 
@@ -64,26 +66,27 @@ def plot_weights(
         figure = Figure(figsize=(10, 1.5 + members * max(0.15 * horizons, 0.4)), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
     left, right = axes
+    size = 4 if is_narrow(right) else 6
     height, rows = 0.8 / max(horizons, 1), np.arange(members)
     # Horizons are ordered, and so are their shades.
     shades = colormaps["viridis"](np.linspace(0.2, 0.85, horizons))
     for h, (name, color) in enumerate(zip(weights.columns, shades, strict=True)):
         y = rows + (h - (horizons - 1) / 2) * height
         left.barh(y, weights[name], height=0.9 * height, color=color, label=str(name))
-        right.plot(temperatures[name], y, "o", color=color, markersize=6, label=str(name))
+        right.plot(temperatures[name], y, "o", color=color, markersize=size, label=str(name))
     if members:
         left.axvline(1 / members, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    left.set_title("Weight in the vote (dashed: all equal)", loc="left")
+    fit_title(left, "Weight in the vote (dashed: all equal)")
     left.xaxis.set_major_formatter(percent)
     _temperature_axis(right, temperatures.to_numpy(np.float64))
     for ax in (left, right):
-        ax.set_yticks(rows, [str(member) for member in weights.index])
+        fit_rows(ax, list(weights.index))
         ax.set_ylim(members - 0.5, -0.5)  # the first member on top
-        ax.tick_params(axis="y", length=0)
         ax.hlines(rows[1:] - 0.5, 0, 1, transform=ax.get_yaxis_transform(), color=PALE, linewidth=0.8, zorder=0)
         open_frame(ax)
     if horizons > 1:
-        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, title="Horizon")
+        style: dict[str, Any] = {"fontsize": 7, "title_fontsize": 8, "handlelength": 1} if is_narrow(right) else {}
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, title="Horizon", **style)
     return left, right
 
 
@@ -94,8 +97,13 @@ def _temperature_axis(ax: Axes, temperatures: FloatArray) -> None:
     ticks = wide if high / low > 2.5 else [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2]
     ax.set_xscale("log")
     ax.set_xlim(low, high)
-    ax.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
+    # 1 first, then outwards as far as labels have room.
+    shown, apart = [1.0], 26 / points(ax)[0] * np.log(high / low)
+    for tick in sorted((tick for tick in ticks if low <= tick <= high), key=lambda tick: abs(np.log(tick))):
+        if min(abs(np.log(tick / other)) for other in shown) > apart:
+            shown.append(tick)
+    ax.xaxis.set_major_locator(FixedLocator(sorted(shown)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.axvline(1, color=GREY, linewidth=1, linestyle="--", zorder=0)
-    ax.set_title("Temperature, log scale (above 1: was too sure)", loc="left")
+    fit_title(ax, "Temperature, log scale (above 1: was too sure)")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ensemble_kit.bars import check_bars
+from ensemble_kit.bars import check_bars, instrument_codes, row_keys
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.sizing._account import Account, Terms, hold_account, run_account
+from ensemble_kit.sizing._ledger import fill_frame, trade_frame
+from ensemble_kit.sizing._returns import return_statistics, simple_returns
+from ensemble_kit.sizing.costs import Costs
+from ensemble_kit.sizing.result import BacktestResult
 
 __all__ = ["BacktestResult", "backtest"]
 
@@ -18,112 +22,53 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _YEAR = pd.Timedelta(days=365.25)
-_PERCENT = ("total_return", "buy_and_hold", "outperformance", "max_drawdown", "costs", "exposure", "hit_rate")
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class BacktestResult:
-    """Equity of a position, bar by bar and trade by trade, beside buy and hold.
-
-    Attributes
-    ----------
-    equity : Series of shape (n,)
-        Equity at each bar's close, 1 at the first bar; 0 from ruin on.
-    buy_and_hold : Series of shape (n,)
-        The same for all equity put into the instrument at the second bar's open.
-    position : Series of shape (n,)
-        The weight held during each bar, as filled at its open (0 during the first bar).
-    returns : Series of shape (n,)
-        Simple return of `equity` from close to close, 0 at the first bar.
-    trades : DataFrame
-        One row a maximal stretch of held positions of one sign: `entry`, `exit` (bars at
-        whose open it was filled and left; NaT while open), `side`, `size` (the largest
-        absolute weight), `bars`, `return` (of equity, net of its own costs) and `open`.
-        ``(1 + return).prod()`` is the final equity.
-    metrics : dict of str to float
-        `total_return`, `buy_and_hold` (its total return), `outperformance` (their
-        difference), `sharpe` and `buy_and_hold_sharpe` (annualised, no risk-free rate; NaN
-        without variance), `max_drawdown` (at closes, at most 0), `trades`, `hit_rate` (share
-        of trades with a gain, NaN without trades), `turnover` (sum of traded fractions of
-        equity), `costs` (paid in all, in units of the starting equity), `exposure` (mean
-        absolute weight), `mean_bar_return` and `periods_per_year`. Bar statistics leave out
-        the first bar, during which nothing can be held.
-    """
-
-    equity: pd.Series[float]
-    buy_and_hold: pd.Series[float]
-    position: pd.Series[float]
-    returns: pd.Series[float]
-    trades: pd.DataFrame
-    metrics: dict[str, float]
-
-    @property
-    def drawdown(self) -> pd.Series[float]:
-        """Fall of equity from its highest close so far, at most 0, shape (n,)."""
-        return (self.equity / self.equity.cummax() - 1.0).rename("drawdown")
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the bar-by-bar numbers side by side.
-
-        Returns
-        -------
-        DataFrame of shape (n, 5)
-            Columns `position`, `returns`, `equity`, `buy_and_hold`, `drawdown`.
-        """
-        return pd.concat([self.position, self.returns, self.equity, self.buy_and_hold, self.drawdown], axis=1)
-
-    def summary(self) -> str:
-        """Return the metrics as a small table of text.
-
-        Returns
-        -------
-        str
-            One line a metric.
-        """
-        width = max(map(len, self.metrics))
-        return "\n".join(f"{name:<{width}}  {_shown(name, value):>12}" for name, value in self.metrics.items())
-
-    def __repr__(self) -> str:
-        return self.summary()
-
-
-def _shown(name: str, value: float) -> str:
-    if np.isnan(value):
-        return "-"
-    if name in _PERCENT:
-        return f"{value:.2%}"
-    if name == "mean_bar_return":
-        return f"{value * 1e4:.3f} bp"
-    return f"{value:,.0f}" if name in {"trades", "periods_per_year"} else f"{value:,.2f}"
 
 
 def backtest(
-    bars: pd.DataFrame, position: Any, *, cost_bps: float = 1.0, periods_per_year: float | None = None
+    bars: pd.DataFrame,
+    position: Any,
+    *,
+    costs: float | Costs = 1.0,
+    cash: float = 100_000.0,
+    lot_size: float = 0.0,
+    min_trade: float = 0.0,
+    max_leverage: float = 1.0,
+    periods_per_year: float | None = None,
 ) -> BacktestResult:
-    """Turn positions into equity: decided at a bar's close, filled at the next bar's open.
+    """Trade positions as a live account would: ordered at a bar's close, filled at the next open.
 
     Parameters
     ----------
     bars : DataFrame of shape (n, n_columns)
-        A bar frame of one instrument, open and close known on every row.
+        A bar frame of one instrument or of a panel, open and close known on every row.
     position : Series or array-like of shape (n,)
-        Fraction of equity, negative for short, decided with what is known at each bar's
-        close. Beyond [-1, 1] is leverage, for which nothing is charged.
-    cost_bps : float, default=1.0
-        Cost in basis points of the traded notional, in [0, 10000).
+        Fraction of the account's equity, negative for short, decided with what is known at each
+        bar's close.
+    costs : float or Costs, default=1.0
+        A number is a commission in basis points of the traded notional.
+    cash : float, default=100_000
+        What the account starts with, in the currency of the prices.
+    lot_size : float, default=0.0
+        Units come in multiples of it, rounded towards zero; 0 for fractions of a unit.
+    min_trade : float, default=0.0
+        An order worth less than this, in currency at the close it is decided at, is not placed
+        unless it closes the position.
+    max_leverage : float, default=1.0
+        The gross notional that an opening may reach, as a multiple of equity. With 1, cash never
+        falls below 0 for longs.
     periods_per_year : float, default=None
-        Bars a year, for the Sharpe ratio. None counts them from the index: bars after the
+        Times a year, for annualised metrics. None counts them from the index: times after the
         first over the years they span.
 
     Returns
     -------
     BacktestResult
-        Equity, buy and hold, trades and metrics.
+        Equity, buy and hold, exposure, fills, trades and metrics.
 
     Raises
     ------
     BarsError
-        If the bars are a panel, or not usable as they are.
+        If the bars are not usable as they are, or a price is missing.
     EnsembleKitError
         If a position is missing, infinite or on other rows, or a number is out of its range.
 
@@ -133,15 +78,22 @@ def backtest(
 
     Notes
     -----
-    At each open the position is rebalanced to its target `w`: the old weight has drifted
-    with the price to ``d = w' g / (1 + w' (g - 1))``, where `g` is the ratio of the two
-    opens; the fraction ``|w - d|`` of equity is traded and paid for out of equity, and what
-    is left is held at weight `w`. Equity is marked at closes. Row t of every series depends
-    on positions up to t - 1 and prices up to t, so a prefix of the bars gives a prefix of
-    the result; the last bar's decision is never filled.
+    At the close of a bar the target is ``position * equity / close`` units, and what lacks to it
+    is ordered. The order is filled at the same instrument's next open, half the spread and the
+    slippage worse, whatever that open is: a decision never sees it. An order that adds exposure is
+    cut, and rounded down to lots, so that gross notional is at most ``max_leverage * equity``
+    after commissions, at the prices of the fills; reductions are always filled, and a change of
+    sign is a reduction and an opening. Of a panel, all reductions of one time come first, and
+    openings that do not fit together are cut by the same share. Borrow and interest are charged
+    on what was short or below 0 between two times, at the later one, before its fills.
 
-    Equity that reaches 0 or less at an open, a fill or a close is ruin: 0 from then on, with
-    no position. What happens between open and close of a bar is not looked at.
+    Equity of 0 or less at an open or a close, or too little to pay for a closing order, is ruin:
+    everything is closed, and 0 from then on. What happens between open and close of a bar is not
+    looked at, and nothing is sold because its leverage has grown.
+
+    Row t depends on positions before t and prices up to t: a prefix of the bars gives a prefix of
+    the result, bit for bit (of a panel's buy and hold, if it has the same instruments), and the
+    last bar's decision is never filled. Work grows with distinct times times instruments.
 
     Examples
     --------
@@ -150,55 +102,56 @@ def backtest(
     >>> index = pd.date_range("2024-01-01", periods=4, freq="D")
     >>> bars = pd.DataFrame({"open": [10.0, 10, 11, 12], "high": [10.0, 11, 12, 12],
     ...                      "low": [10.0, 10, 11, 9], "close": [10.0, 11, 12, 9]}, index=index)
-    >>> result = backtest(bars, [1, 1, 0, 1], cost_bps=0)
+    >>> result = backtest(bars, [1, 1, 0, 1], costs=0, cash=100)
     >>> result.equity.tolist()  # bought at 10 on the second bar's open, sold at 12 on the fourth's
-    [1.0, 1.1, 1.2, 1.2]
-    >>> float(result.buy_and_hold.iloc[-1])
-    0.9
+    [100.0, 110.0, 120.0, 120.0]
+    >>> result.buy_and_hold.tolist()
+    [100.0, 110.0, 120.0, 90.0]
     """
-    opens, closes = _prices(bars)
-    decided = _check_position(position, bars.index)
-    if not 0 <= cost_bps < 1e4:  # NaN fails, too
-        raise EnsembleKitError(f"`cost_bps` must be in [0, 10000); got {cost_bps:g}. One basis point is 1e-4.")
+    check_bars(bars)
+    _check_known(bars)
+    weights = _check_position(position, bars.index)
+    terms = _terms(Costs.of(costs), cash, lot_size, min_trade, max_leverage)
     if periods_per_year is not None and not 0 < periods_per_year < np.inf:
         raise EnsembleKitError(
             f"`periods_per_year` must be None or a number above 0; got {periods_per_year:g}. None counts the bars."
         )
-    ledger = _run(opens, closes, decided, cost_bps / 1e4)
-    hold = np.ones(len(opens))
-    hold[1:] = (1.0 - cost_bps / 1e4) * closes[1:] / opens[1:2]
-    trades = _trades(ledger, bars.index)
-    bars_a_year = _bars_a_year(bars.index) if periods_per_year is None else float(periods_per_year)
+    keys = row_keys(bars, name="bars")
+    names = instrument_codes(bars.index)[1] if keys.panel else None
+    start = np.append(np.flatnonzero(np.diff(keys.time, prepend=keys.time[0] - 1)), len(bars))
+    times = keys.axis().take(start[:-1]) if keys.panel else bars.index
+    # Copies are all laid out alike, so that the loop is compiled once.
+    opens, closes = (np.array(bars[column], dtype=np.float64) for column in ("open", "close"))
+    n = 1 if names is None else len(names)
+
+    account = run_account(start, keys.time[start[:-1]], keys.instrument, opens, closes, weights, n, terms)
+    hold, gratis = (
+        hold_account(start, keys.instrument, opens, closes, n, paid) for paid in (terms, Terms(terms.cash, *[0.0] * 8))
+    )
+    trades = trade_frame(account, times, names)
+    bars_a_year = _bars_a_year(times) if periods_per_year is None else float(periods_per_year)
     return BacktestResult(
-        equity=pd.Series(ledger.equity, bars.index, name="equity"),
-        buy_and_hold=pd.Series(hold, bars.index, name="buy_and_hold"),
-        position=pd.Series(ledger.held, bars.index, name="position"),
-        returns=pd.Series(_returns(ledger.equity), bars.index, name="returns"),
+        equity=pd.Series(account.equity, times, name="equity"),
+        buy_and_hold=pd.Series(hold, times, name="buy_and_hold"),
+        returns=pd.Series(simple_returns(account.equity), times, name="returns"),
+        exposure=pd.DataFrame({"gross": account.gross, "net": account.net}, times),
+        position=pd.Series(account.held, bars.index, name="position"),
+        fills=fill_frame(account, times, names),
         trades=trades,
-        metrics=_metrics(ledger, hold, trades["return"].to_numpy(np.float64), bars_a_year),
+        metrics=_metrics(account, trades, hold, gratis, terms.cash, bars_a_year),
     )
 
 
 # --------------------------------------------------------------------------- checks
 
 
-def _prices(bars: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
-    check_bars(bars)
-    if isinstance(bars.index, pd.MultiIndex):
-        raise BarsError(
-            "`bars` must be of one instrument; got a panel (datetime, instrument). "
-            "Backtest one instrument at a time with `bars.xs(instrument, level=1)`, and its positions likewise."
-        )
-    if bars.empty:
-        raise BarsError("`bars` must have at least one row; got none. Widen the span that was read.")
-    prices = bars[["open", "close"]].to_numpy(np.float64)
-    unknown = np.isnan(prices).any(axis=1)
+def _check_known(bars: pd.DataFrame) -> None:
+    unknown = np.isnan(bars[["open", "close"]].to_numpy(np.float64)).any(axis=1)
     if unknown.any():
         raise BarsError(
             f"`bars` must have open and close on every row; got NaN {_where(unknown, bars.index)}. "
             "Drop them from bars and positions: nothing was traded then."
         )
-    return prices[:, 0], prices[:, 1]
 
 
 def _check_position(position: Any, index: pd.Index[Any]) -> FloatArray:
@@ -207,7 +160,7 @@ def _check_position(position: Any, index: pd.Index[Any]) -> FloatArray:
             f"`position` must have the index of `bars` ({len(index)} rows); got another one of {len(position)}. "
             "Size the very bars that are traded, or pass an array."
         )
-    weights = np.asarray(position, dtype=np.float64)
+    weights = np.array(position, dtype=np.float64, order="C")
     if weights.shape != (len(index),):
         raise EnsembleKitError(
             f"`position` must have one weight a bar, shape ({len(index)},); got shape {weights.shape}. "
@@ -222,115 +175,76 @@ def _check_position(position: Any, index: pd.Index[Any]) -> FloatArray:
     return weights
 
 
-def _where(wrong: NDArray[np.bool_], index: pd.Index[Any]) -> str:
+def _where(wrong: Any, index: pd.Index[Any]) -> str:
     """Name the first wrong rows and count them all."""
     rows = np.flatnonzero(wrong)
     named = ", ".join(f"{index[row]} (row {row})" for row in rows[:3])
     return f"at {named}{', ...' if len(rows) > 3 else ''}; {len(rows)} such row(s)"
 
 
-# --------------------------------------------------------------------------- the account
-
-
-@dataclass(frozen=True)
-class _Ledger:
-    """The account bar by bar: equity at the open before its fill, and at the close; weights; costs."""
-
-    before: FloatArray
-    equity: FloatArray
-    held: FloatArray
-    drifted: FloatArray
-    traded: FloatArray
-    cost: float
-
-
-def _run(opens: FloatArray, closes: FloatArray, decided: FloatArray, cost: float) -> _Ledger:
-    """Keep the account in closed form: after each fill the weight is the target, whatever was before."""
-    target = np.concatenate([[0.0], decided[:-1]])
-    to_close = 1.0 + target * (closes / opens - 1.0)
-    ratio = opens[1:] / opens[:-1]
-    to_open = np.ones(len(opens))
-    to_open[1:] = 1.0 + target[:-1] * (ratio - 1.0)
-    drifted = np.zeros(len(opens))
-    np.divide(target[:-1] * ratio, to_open[1:], out=drifted[1:], where=to_open[1:] > 0)
-    traded = np.abs(target - drifted)
-    # A factor of 0 is ruin and stays in the product: at the close before, at the open, at the fill.
-    to_open[1:] *= to_close[:-1] > 0
-    to_open = np.maximum(to_open, 0.0)
-    after: FloatArray = np.cumprod(to_open * np.maximum(1.0 - cost * traded, 0.0), dtype=np.float64)
-    before = to_open * np.concatenate([[1.0], after[:-1]])
-    return _Ledger(
-        before=before,
-        equity=after * np.maximum(to_close, 0.0),
-        held=np.where(after > 0, target, 0.0),
-        drifted=drifted,
-        traded=np.where(before > 0, traded, 0.0),
-        cost=cost,
-    )
-
-
-def _trades(ledger: _Ledger, index: pd.Index[Any]) -> pd.DataFrame:
-    """Cut the held positions into trades; at a change of sign the closing half of the fill ends the old one."""
-    sign = np.sign(ledger.held)
-    edge = np.flatnonzero(np.diff(sign, prepend=0.0))
-    first = edge[sign[edge] != 0]
-    end = np.append(edge, len(sign))[np.searchsorted(edge, first, side="right")]
-    still_open = end == len(sign)
-    # Equity that changes hands between two trades: what is left when only the old one is closed.
-    settled = ledger.before * np.maximum(1.0 - ledger.cost * np.abs(ledger.drifted), 0.0)
-    out = np.append(settled, ledger.equity[-1])[end]
-    # `reduceat` runs each stretch up to the next start; flat bars between add nothing to a maximum.
-    largest = np.maximum.reduceat(np.abs(ledger.held), first) if len(first) else np.empty(0)
-    exits = pd.Series(index.take(np.minimum(end, len(sign) - 1))).mask(still_open)
-    return pd.DataFrame(
-        {
-            "entry": index.take(first),
-            "exit": exits,
-            "side": np.where(sign[first] > 0, "long", "short"),
-            "size": largest,
-            "bars": end - first,
-            "return": out / settled[first] - 1.0,
-            "open": still_open,
-        }
+def _terms(costs: Costs, cash: float, lot_size: float, min_trade: float, max_leverage: float) -> Terms:
+    given = {"cash": cash, "max_leverage": max_leverage, "lot_size": lot_size, "min_trade": min_trade}
+    wrong = [
+        f"`{name}` must be a number {'above 0' if name in {'cash', 'max_leverage'} else 'of at least 0'}; got {value!r}"
+        for name, value in given.items()
+        if not isinstance(value, int | float | np.number)
+        or not 0 <= value < np.inf  # NaN fails, too
+        or (value == 0 and name in {"cash", "max_leverage"})
+    ]
+    if wrong:
+        raise EnsembleKitError(". ".join(wrong) + ". Cash and trades are in currency, lots in units.")
+    return Terms(
+        cash=float(cash),
+        lot_size=float(lot_size),
+        min_trade=float(min_trade),
+        max_leverage=float(max_leverage),
+        commission=costs.commission_bps / 1e4,
+        per_unit=float(costs.commission_per_unit),
+        minimum=float(costs.commission_min),
+        slip=costs.fill_bps / 1e4,
+        borrow=float(costs.borrow_rate),
     )
 
 
 # --------------------------------------------------------------------------- metrics
 
 
-def _returns(equity: FloatArray) -> FloatArray:
-    returns = np.zeros(len(equity))
-    np.divide(equity[1:], equity[:-1], out=returns[1:], where=equity[:-1] > 0)
-    returns[1:] -= equity[:-1] > 0
-    return returns
+def _bars_a_year(times: pd.Index[Any]) -> float:
+    span = (times[-1] - times[0]) / _YEAR
+    return float((len(times) - 1) / span) if span > 0 else float("nan")
 
 
-def _bars_a_year(index: pd.Index[Any]) -> float:
-    span = (index[-1] - index[0]) / _YEAR
-    return float((len(index) - 1) / span) if span > 0 else float("nan")
-
-
-def _sharpe(returns: FloatArray, bars_a_year: float) -> float:
-    # 1e-14: what rounding leaves of a constant return.
-    if len(returns) < 2 or returns.std(ddof=1) < 1e-14:
-        return float("nan")
-    return float(returns.mean() / returns.std(ddof=1) * np.sqrt(bars_a_year))
-
-
-def _metrics(ledger: _Ledger, hold: FloatArray, trades: FloatArray, bars_a_year: float) -> dict[str, float]:
-    equity, returns, n = ledger.equity, _returns(ledger.equity)[1:], len(trades)
-    return {
-        "total_return": float(equity[-1] - 1.0),
-        "buy_and_hold": float(hold[-1] - 1.0),
-        "outperformance": float(equity[-1] - hold[-1]),
-        "sharpe": _sharpe(returns, bars_a_year),
-        "buy_and_hold_sharpe": _sharpe(_returns(hold)[1:], bars_a_year),
-        "max_drawdown": float((equity / np.maximum.accumulate(equity) - 1.0).min()),
-        "trades": float(n),
-        "hit_rate": float((trades > 0).mean()) if n else float("nan"),
-        "turnover": float(ledger.traded.sum()),
-        "costs": float((ledger.before * ledger.traded).sum() * ledger.cost),
-        "exposure": float(np.abs(ledger.held[1:]).mean()) if len(returns) else 0.0,
-        "mean_bar_return": float(returns.mean()) if len(returns) else 0.0,
+def _metrics(
+    account: Account, trades: pd.DataFrame, hold: FloatArray, gratis: FloatArray, cash: float, bars_a_year: float
+) -> dict[str, float]:
+    own, kept = (return_statistics(simple_returns(e)[1:], bars_a_year) for e in (account.equity, hold))
+    total, bought = account.equity[-1] / cash - 1, hold[-1] / cash - 1
+    pnl = trades["pnl"].to_numpy(np.float64)
+    lost = -pnl[pnl < 0].sum()
+    # A constant weight cannot lose more than everything.
+    matched = np.maximum(1.0 + account.net[1:].mean() * simple_returns(gratis)[1:], 0.0) if len(hold) > 1 else 1.0
+    units, price, *_, before, _ = account.fills.T
+    fall = float(own["max_drawdown"])
+    metrics = {
+        "total_return": total,
+        "annual_return": own["annual_return"],
+        "buy_and_hold": bought,
+        "outperformance": total - bought,
+        "matched_return": np.prod(matched) - 1.0,
+        "sharpe": own["sharpe"],
+        "sortino": own["sortino"],
+        "calmar": own["annual_return"] / -fall if fall < 0 else np.nan,
+        "buy_and_hold_sharpe": kept["sharpe"],
+        "max_drawdown": fall,
+        "buy_and_hold_max_drawdown": kept["max_drawdown"],
+        "trades": len(pnl),
+        "win_rate": (pnl > 0).mean() if len(pnl) else np.nan,
+        "profit_factor": pnl[pnl > 0].sum() / lost if lost > 0 else np.nan,
+        "turnover": np.sum(np.abs(units) * price / before),
+        "costs": (trades["costs"].sum() + account.interest) / cash,
+        "interest": account.interest / cash,
+        "exposure": account.gross[1:].mean() if len(hold) > 1 else 0.0,
+        "mean_bar_return": own["mean_bar_return"],
         "periods_per_year": bars_a_year,
     }
+    return {name: float(value) for name, value in metrics.items()}

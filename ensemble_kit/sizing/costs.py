@@ -84,3 +84,7 @@ class Costs:
             The costs.
         """
         return costs if isinstance(costs, Costs) else cls(commission_bps=costs)
+
+    def __str__(self) -> str:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ", ".join(f"{name} {value:g}" for name, value in given.items() if value) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,8 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.metrics import next_open_return
 from ensemble_kit.sizing.kelly import KellySizer
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba
 from ensemble_kit.validation import (
@@ -45,7 +47,8 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     model : classifier or Pipeline
         Usually features and a `WalkForwardVotingClassifier`; any classifier will do.
     sizer : sizer, default=None
-        Fitted on out-of-fold probabilities; None for `KellySizer()`.
+        Fitted on out-of-fold probabilities; None for `KellySizer()`. One whose `needs_returns`
+        is True is also given what the bars earned (`ensemble_kit.metrics.next_open_return`).
     cv : splitter, default=None
         For a model that has no out-of-fold probabilities of its own: the folds that give
         them. None for ``WalkForwardSplit(3)``, which warns: give it the labels' `t1`.
@@ -117,8 +120,8 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         EnsembleKitError
-            If the model takes no weights and some were given, or the classes have no
-            direction.
+            If the model takes no weights and some were given, the classes have no direction,
+            or the sizer needs returns and X are no bars.
         """
         context = self._init_callback_context(max_subtasks=1)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -126,7 +129,8 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             X = check_array(X, dtype=None, ensure_all_finite=False, estimator=self)
         targets = Targets.encode(y)
         check_consistent_length(X, targets.codes)
-        self._rehearse(targets)
+        earned = self._returns(X)
+        self._rehearse(targets, earned)
         model = clone(self.model)
         if isinstance(X, pd.DataFrame) and hasattr(model, "set_output"):
             # Columns keep the bars' index on their way to the ensemble, which needs it for panels.
@@ -146,7 +150,8 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         rows, proba, fold, usage = self._out_of_fold(X, y, weights)
         given = np.ones(len(rows)) if weights is None else weights[rows]
         truth = targets.decode(targets.codes[rows])
-        self.sizer_ = self._new_sizer().fit(proba, truth, sample_weight=given, classes=targets.classes)
+        returns = {name: values[rows] for name, values in earned.items()}
+        self.sizer_ = self._new_sizer().fit(proba, truth, sample_weight=given, classes=targets.classes, **returns)
         self._classes = targets.classes
         for k in np.unique(fold):
             usage.add(int(k), ALL_MEMBERS, "size", rows[(fold == k) & (given > 0)])
@@ -157,11 +162,27 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _new_sizer(self) -> Any:
         return KellySizer() if self.sizer is None else clone(self.sizer)
 
-    def _rehearse(self, targets: Targets) -> None:
+    def _returns(self, X: Any) -> dict[str, NDArray[np.float64]]:
+        """Return what each row's decision earned, as the sizer takes it; nothing where it does not ask."""
+        if not getattr(self._new_sizer(), "needs_returns", False):
+            return {}
+        try:
+            returns = np.asarray(next_open_return(X), dtype=np.float64)
+        except BarsError as error:
+            raise BarsError(
+                f"`X` must be bars where the sizer needs returns (payoffs='estimate'); {error} "
+                "Or say what a bet pays: KellySizer(payoffs=...)."
+            ) from error
+        return {"returns": returns}
+
+    def _rehearse(self, targets: Targets, returns: dict[str, NDArray[np.float64]]) -> None:
         """Fit a sizer to even probabilities: what it refuses, it refuses before the model's work is done."""
         shape = (*targets.codes.shape, len(targets.classes))
         even = np.full(shape, 1.0 / len(targets.classes))
-        self._new_sizer().fit(even, targets.decode(targets.codes), classes=targets.classes)
+        with warnings.catch_warnings():
+            # What it warns of, it warns of when it is fitted in earnest.
+            warnings.simplefilter("ignore", UserWarning)
+            self._new_sizer().fit(even, targets.decode(targets.codes), classes=targets.classes, **returns)
 
     def _out_of_fold(self, X: Any, y: Any, weights: Any) -> tuple[Any, Any, Any, RowUsage]:
         """Return rows, probabilities, folds and usage: the ensemble's own, or a walk-forward's."""

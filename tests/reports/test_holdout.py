@@ -80,7 +80,7 @@ def test_the_rest_is_that_of_the_same_rows(judged):
     prior = [told["prior"][label] for label in model.classes_]
     by_hand = brier_skill(y, proba, prior, classes=model.classes_)[0]
     assert report.brier["skill"] == pytest.approx(by_hand, rel=1e-5)
-    account = backtest(BARS.iloc[held], report.position, cost_bps=1.0)
+    account = backtest(BARS.iloc[held], report.position, costs=1.0)
     pd.testing.assert_series_equal(report.backtest.equity, account.equity)
 
 

@@ -288,8 +288,8 @@ def test_equity_in_percent_with_drawdown_below():
     given = given_axes()
     ax = drawn(plot_equity(result, ax=given))
     assert ax is given
-    assert_allclose(ax.lines[0].get_ydata(), result.buy_and_hold - 1)
-    assert_allclose(ax.lines[1].get_ydata(), result.equity - 1)
+    assert_allclose(ax.lines[0].get_ydata(), result.buy_and_hold / 100_000 - 1)
+    assert_allclose(ax.lines[1].get_ydata(), result.equity / 100_000 - 1)
     below = ax.figure.axes[-1]
     assert below.get_ylabel() == "Drawdown"
     assert below.get_xlim() == ax.get_xlim()
@@ -310,7 +310,7 @@ def test_equity_in_percent_with_drawdown_below():
     ],
 )
 def test_equity_of_degenerate_runs(bars, weight, title):
-    result = backtest(bars, np.full(len(bars), weight))
+    result = backtest(bars, np.full(len(bars), weight), max_leverage=2)
     assert drawn(plot_equity(result)).get_title(loc="left") == title
     drawn(plot_equity(result, ax=Figure().add_axes((0.1, 0.5, 0.8, 0.4))))  # no cell to part
 

@@ -18,9 +18,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from ensemble_kit.datasets import make_bars
 from ensemble_kit.ensemble import WalkForwardVotingClassifier
 from ensemble_kit.estimators import LSTMGRUClassifier
-from ensemble_kit.exceptions import EnsembleKitError, LeakageError
+from ensemble_kit.exceptions import BarsError, EnsembleKitError, LeakageError
 from ensemble_kit.features import SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom
+from ensemble_kit.metrics import next_open_return
 from ensemble_kit.sizing import KellySizer, SizedClassifier
 from ensemble_kit.validation import REFIT, RowUsage, WalkForwardSplit, walk_forward_predict
 
@@ -164,6 +165,70 @@ def test_bars_to_positions():
     assert position.shape == (800,)
     assert (np.abs(position) <= 0.5).all()
     assert sized.lookback == 0
+
+
+# ------------------------------------------------------------------------------------------ returns
+
+
+def on_bars(n=800):
+    """Bars, and labels that the last return gives away."""
+    bars = make_bars(n, signal=2.0, random_state=0)
+    labels = peak_slope_bottom(bars, w=6)
+    X, y = labels.align(bars)
+    return bars, X, y, WalkForwardSplit(2, t1=labels.t1)
+
+
+@pytest.mark.filterwarnings("ignore:`returns` were no larger")
+@pytest.mark.parametrize("voting", [False, True])
+def test_payoffs_are_estimated_on_the_rows_out_of_fold(voting):
+    bars, X, y, cv = on_bars()
+    last = WalkForwardVotingClassifier([("lr", LogisticRegression())], cv=cv) if voting else LogisticRegression()
+    sizer = KellySizer(payoffs="estimate", conservatism=0.0)
+    model = make_pipeline(SessionFeatures(), last)
+    sized = SizedClassifier(model, sizer, cv=None if voting else cv).fit(X, y)
+    rows = sized.row_usage_.rows("size")
+    earned = next_open_return(X).to_numpy()[rows]
+    if voting:
+        proba = sized.model_[-1].out_of_fold()[1]
+    else:
+        proba = walk_forward_predict(model, X, y, cv=cv, method="predict_proba").predictions
+    by_hand = KellySizer(payoffs="estimate", conservatism=0.0).fit(proba, y.iloc[rows], returns=earned)
+    for ours, theirs in zip(sized.sizer_.payoffs_, by_hand.payoffs_, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(
+        sized.predict_position(bars), by_hand.transform(sized.predict_proba(bars)), rtol=1e-5, atol=1e-6
+    )
+    assert np.abs(sized.predict_position(bars)).max() > 0
+    again = pickle.loads(pickle.dumps(sized))
+    np.testing.assert_array_equal(again.predict_position(bars), sized.predict_position(bars))
+
+
+def test_estimated_payoffs_need_bars_before_the_model_is_fitted(data):
+    X, y = data
+    sizer = KellySizer(payoffs="estimate")
+    for no_bars in (X, X.to_numpy()):
+        with pytest.raises(BarsError, match=r"`X` must be bars where the sizer needs returns.*`bars` must .*Or say"):
+            SizedClassifier(NeverFitted(), sizer, cv=CV).fit(no_bars, y)
+    _, X, y, cv = on_bars(100)
+    never_open = X.assign(open=np.nan)
+    with pytest.raises(EnsembleKitError, match=r"`returns` must be finite, and known .*; got 0 known"):
+        SizedClassifier(NeverFitted(), sizer, cv=cv).fit(never_open, y)
+
+
+class Always(BaseEstimator):
+    """A sizer of another kind, which asks for no returns and takes none."""
+
+    def fit(self, proba, y, sample_weight=None, *, classes=None):
+        self.classes_ = classes
+        return self
+
+    def transform(self, proba):
+        return np.full(len(proba), 0.25)
+
+
+def test_a_sizer_that_asks_for_no_returns_gets_none(data):
+    X, y = data
+    assert (SizedClassifier(LogisticRegression(), Always(), cv=CV).fit(X, y).predict_position(X) == 0.25).all()
 
 
 # ------------------------------------------------------------------------------------------ weights

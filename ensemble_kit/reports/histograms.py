@@ -1,0 +1,334 @@
+"""What trades earned, and how sure a model was when it was right and when it was wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.reports._canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MINUS,
+    VERMILION,
+    new_axes,
+    open_frame,
+    percent,
+    split_below,
+)
+from ensemble_kit.reports._texts import fit_head, is_narrow, wrap
+from ensemble_kit.sizing.backtest import BacktestResult
+
+__all__ = ["plot_confidence", "plot_pnl"]
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+#: How many interquartile ranges around the median are drawn; the rest is counted in the outermost bins.
+_SPREAD = 6.0
+_MOST_BINS = 60
+#: Bins of fewer rows are drawn hollow: their accuracy is hearsay.
+_FEW = 30
+
+
+def plot_pnl(result: BacktestResult | pd.DataFrame, *, of: str = "trades", ax: Axes | None = None) -> Axes:
+    """Draw how often trades, or bars, earned how much.
+
+    Parameters
+    ----------
+    result : BacktestResult or DataFrame
+        What `ensemble_kit.sizing.backtest` returned, or its `trades`, or some of them.
+    of : {"trades", "bars"}, default="trades"
+        The return of each trade, net of its costs; or of equity from close to close, bars on
+        which it did not move left out.
+    ax : Axes, default=None
+        Where to draw. None makes a figure.
+
+    Returns
+    -------
+    Axes
+        A histogram with 0 between two bins, gains and losses coloured, mean and median as
+        lines; beside the mean stands half its 95 % interval (Student's t of independent
+        returns: too narrow where trades overlap). The title has the share of gains and the
+        profit factor (all gains over all losses, of `pnl` where trades have it). Of a few far
+        outliers the end bins hold the count; the label of x says so.
+
+    Raises
+    ------
+    EnsembleKitError
+        If there is no trade, no moving bar, or no such return.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from ensemble_kit.reports.histograms import plot_pnl
+    >>> ax = plot_pnl(pd.DataFrame({"return": [0.02, -0.01, 0.03, 0.01]}))
+    >>> ax.get_title(loc="left")
+    '4 trades: win rate 75%, profit factor 6.00'
+    """
+    returns, earned = _returns(result, of)
+    gains, losses = float(earned[earned > 0].sum()), float(-earned[earned < 0].sum())
+    factor = f"{gains / losses:.2f}" if losses else "none (no loss)"
+    ax = new_axes(ax, (8, 4))
+    edges, beyond = _edges(returns)
+    inside = np.clip(returns, (edges[0] + edges[1]) / 2, (edges[-2] + edges[-1]) / 2)
+    for name, color, rows in (
+        ("losses", VERMILION, returns < 0),
+        ("gains", GREEN, returns > 0),
+        ("neither", GREY, returns == 0),
+    ):
+        if rows.any():
+            label = f"{rows.sum():,} {name if rows.sum() > 1 else name.removesuffix('s').replace('losse', 'loss')}"
+            style: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.5, "bottom": 0.0}
+            if name == "neither":  # they share the first bin of gains
+                style["bottom"] = np.histogram(inside[returns > 0], edges)[0]
+            counts = np.histogram(inside[rows], edges)[0]
+            ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=color, label=label, **style)
+    mean, half = float(returns.mean()), _half_interval(returns)
+    around = "" if np.isnan(half) else f" \N{PLUS-MINUS SIGN} {_percent(half)}"
+    ax.axvline(mean, color=INK, linewidth=1.4, label=f"mean {_percent(mean, sign=True)}{around}")
+    middle = float(np.median(returns))
+    ax.axvline(middle, color=INK, linewidth=1.4, linestyle=":", label=f"median {_percent(middle, sign=True)}")
+    ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+    ax.set_xlim(edges[0], edges[-1])
+    ax.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(ax) else 8, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(percent)
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    one = "trade" if of == "trades" else "bar"
+    outermost = f" ({beyond:,} farther out, in the end bins)" if beyond else ""
+    ax.set_xlabel(wrap(ax, f"Return of a {one}, after costs{outermost}"))
+    ax.set_ylabel(of.capitalize())
+    share = percent(round((earned > 0).mean(), 3))
+    fit_head(ax, f"{len(returns):,} {one if len(returns) == 1 else of}: win rate {share}, profit factor {factor}")
+    return ax
+
+
+def _returns(result: Any, of: str) -> tuple[FloatArray, FloatArray]:
+    """Return what is drawn, and what gains and losses are summed of."""
+    if of not in ("trades", "bars"):
+        raise EnsembleKitError(f"`of` must be 'trades' or 'bars'; got {of!r}. Trades are what one decided on.")
+    cure = "Pass what `backtest` returned, or its `trades`."
+    frame = result if isinstance(result, pd.DataFrame) else getattr(result, "trades", None)
+    bars = None if isinstance(result, pd.DataFrame) else getattr(result, "returns", None)
+    if of == "bars":
+        if bars is None:
+            raise EnsembleKitError(
+                f"`result` must be a BacktestResult to draw bars; got {type(result).__name__}. {cure}"
+            )
+        returns = earned = np.asarray(bars, np.float64)
+        moved = returns != 0
+        returns = earned = returns[moved]
+    else:
+        if not isinstance(frame, pd.DataFrame) or "return" not in frame:
+            raise EnsembleKitError(
+                f"`result` must be a BacktestResult, or a frame of trades with the column return; got "
+                f"{type(result).__name__}. {cure}"
+            )
+        returns = frame["return"].to_numpy(np.float64)
+        earned = frame["pnl"].to_numpy(np.float64) if "pnl" in frame else returns
+    if not len(returns):
+        raise EnsembleKitError(
+            f"`result` must have at least one {'trade' if of == 'trades' else 'bar on which equity moved'}; got none. "
+            "Look at its positions: nothing was traded."
+        )
+    if not np.isfinite(returns).all() or not np.isfinite(earned).all():
+        raise EnsembleKitError(f"`result` must hold finite returns; got others. {cure}")
+    return returns, earned
+
+
+def _edges(returns: FloatArray) -> tuple[FloatArray, int]:
+    """Return edges of round width with 0 among them, and how many returns lie beyond them."""
+    low, middle, high = np.quantile(returns, [0.25, 0.5, 0.75])
+    reach = _SPREAD * (high - low) or np.inf
+    near = returns[np.abs(returns - middle) <= reach]
+    # Freedman and Diaconis' width, which heavy tails do not stretch.
+    width = 2 * (high - low) * len(returns) ** (-1 / 3)
+    span = max(float(near.max()), 0.0) - min(float(near.min()), 0.0)
+    span = span or 1e-4
+    width = max(width, span / _MOST_BINS) if width > 0 else span / 5
+    width = min(width, span / 5)
+    scale = 10.0 ** np.floor(np.log10(width))
+    width = scale * next(step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if step * scale >= width * 0.999)
+    first = min(int(np.floor(near.min() / width)), -1)
+    last = max(int(np.floor(near.max() / width)) + 1, 1)
+    edges = width * np.arange(first, last + 1)
+    return edges, int(((returns < edges[0]) | (returns > edges[-1])).sum())
+
+
+def _half_interval(returns: FloatArray) -> float:
+    """Return half of the 95 % interval of the mean, as if returns were independent; NaN for one."""
+    if len(returns) < 2:
+        return float("nan")
+    return float(student_t.ppf(0.975, len(returns) - 1) * returns.std(ddof=1) / np.sqrt(len(returns)))
+
+
+def _percent(value: float, *, sign: bool = False) -> str:
+    return f"{100 * value:{'+' if sign and value else ''}.2g}%".replace("-", MINUS)
+
+
+def plot_confidence(
+    proba: Any,
+    y: Any,
+    *,
+    classes: Sequence[Any],
+    event: Any = None,
+    sample_weight: Any = None,
+    n_bins: int = 20,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how sure a model was when it was right and when it was wrong, with its accuracy below.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, K)
+        Probabilities of one horizon, columns in the order of `classes`; out of fold, or of a
+        holdout.
+    y : array-like of shape (n,)
+        What came.
+    classes : sequence of length K
+        The classes of the columns.
+    event : label, default=None
+        The class whose probability is drawn; right is where it came. None draws the largest
+        probability of each row; right is where that class came.
+    sample_weight : array-like of shape (n,), default=None
+        Rows of weight 0 are left out.
+    n_bins : int, default=20
+        Bins, equally wide, at least 2.
+    ax : Axes, default=None
+        Where to draw. None makes a figure.
+
+    Returns
+    -------
+    Axes
+        Rows by probability, right below wrong in each bar; counts on a root scale where one bin
+        dwarfs the others. Below, ``ax.figure.axes[-1]``, the share of each bin that was right,
+        hollow where it has fewer than 30 rows, beside two nulls: what the probability promises
+        (dotted) and what one gets without looking (dashed), which is the share of the most
+        frequent class, or of the event.
+
+    Raises
+    ------
+    EnsembleKitError
+        If shapes do not fit, probabilities are none, or nothing is left to draw.
+
+    See Also
+    --------
+    plot_reliability : By class, with intervals that know that labels overlap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ensemble_kit.reports.histograms import plot_confidence
+    >>> p = np.linspace(0.1, 0.9, 100)
+    >>> ax = plot_confidence(np.column_stack([1 - p, p]), p > 0.5, classes=[False, True])
+    >>> ax.get_title(loc="left")
+    'Confidence of 100 rows: 100.0% right, 50.0% without looking'
+    """
+    said, right, base = _judged(proba, y, list(classes), event, sample_weight)
+    if not isinstance(n_bins, int | np.integer) or isinstance(n_bins, bool) or n_bins < 2:
+        raise EnsembleKitError(f"`n_bins` must be an integer of at least 2; got {n_bins!r}. 20 are readable.")
+    floor = 0.0 if event is not None else 1.0 / len(classes)
+    top = 1.0 if event is None else min(1.0, 1.02 * float(said.max()) or 1.0)
+    edges = np.linspace(floor, top, n_bins + 1)
+    place = np.clip(np.searchsorted(edges, said, side="right") - 1, 0, n_bins - 1)
+    n, hits = np.bincount(place, minlength=n_bins), np.bincount(place[right], minlength=n_bins)
+    ax = new_axes(ax, (8, 5))
+    names = ("right", "wrong") if event is None else (f"{event} came", "it did not")
+    style: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.5}
+    ax.bar(edges[:-1], hits, np.diff(edges), color=BLUE, label=f"{names[0]}: {hits.sum():,}", **style)
+    ax.bar(
+        edges[:-1],
+        n - hits,
+        np.diff(edges),
+        bottom=hits,
+        color=VERMILION,
+        alpha=0.7,
+        label=f"{names[1]}: {(n - hits).sum():,}",
+        **style,
+    )
+    scale = ""
+    if n.max() > 20 * np.median(n[n > 0]):
+        ax.set_yscale("function", functions=(_root, np.square))
+        ax.set_ylim(0, 1.05 * n.max())
+        scale = ", root scale"
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    ax.set_ylabel(f"Rows{scale}")
+    for line, name in (("--", "without looking"), (":", "as promised")):
+        ax.plot([], [], color=GREY, linewidth=1, linestyle=line, label=name)
+    rows = f"{len(said):,} row{'' if len(said) == 1 else 's'}"
+    if event is None:
+        title = f"Confidence of {rows}: {right.mean():.1%} right, {base:.1%} without looking"
+    else:
+        title = f"Probability of {event}: came in {base:.2%} of {rows}"
+    fit_head(ax, title)
+    _accuracy_below(ax, edges, n, hits, base, "Right" if event is None else "Came")
+    return ax
+
+
+def _accuracy_below(
+    ax: Axes, edges: FloatArray, n: NDArray[np.int64], hits: NDArray[np.int64], base: float, name: str
+) -> None:
+    below = split_below(ax)
+    open_frame(below)
+    ends = [edges[0], edges[-1]]
+    below.plot(ends, ends, color=GREY, linewidth=1, linestyle=":", zorder=0)
+    below.axhline(base, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    middle, some = (edges[1:] + edges[:-1]) / 2, n > 0
+    share = hits[some] / n[some]
+    for rows, face, line in ((n[some] >= _FEW, BLUE, "-"), (n[some] < _FEW, "white", "")):
+        style: dict[str, Any] = {"marker": "o", "markersize": 4, "markerfacecolor": face, "linestyle": line}
+        below.plot(middle[some][rows], share[rows], color=BLUE, linewidth=1, clip_on=False, **style)
+    high = max(float(share.max()), base, float(edges[-1]))
+    below.set_ylim(0, min(1.0, 1.1 * high))
+    below.set_xlim(*ends)
+    below.yaxis.set_major_locator(MaxNLocator(3))
+    for axis in (below.xaxis, below.yaxis):
+        axis.set_major_formatter(percent)
+    below.set_ylabel(name)
+    hollow = f" (hollow: fewer than {_FEW} rows)" if (n[some] < _FEW).any() else ""
+    below.set_xlabel(wrap(ax, f"{'Largest' if name == 'Right' else 'Predicted'} probability{hollow}"))
+    ax.tick_params(labelbottom=False)
+
+
+def _judged(
+    proba: Any, y: Any, classes: list[Any], event: Any, sample_weight: Any
+) -> tuple[FloatArray, BoolArray, float]:
+    """Return the probability drawn, whether it was right, and how often one is without looking."""
+    p, came = np.asarray(proba, np.float64), np.asarray(y)
+    weight = np.ones(len(came)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if came.ndim != 1 or p.shape != (len(came), len(classes)) or weight.shape != (len(came),):
+        raise EnsembleKitError(
+            f"`proba`, `y` and `sample_weight` must have shapes (n, {len(classes)}), (n,) and (n,); got {p.shape}, "
+            f"{came.shape} and {weight.shape}. Draw one horizon at a time."
+        )
+    if event is not None and event not in classes:
+        raise EnsembleKitError(f"`event` must be one of {', '.join(map(str, classes))}; got {event!r}.")
+    counted = weight > 0
+    p, came = p[counted], came[counted]
+    if not len(p):
+        raise EnsembleKitError("`proba` must have at least one row of weight above 0; got none. Give rows that count.")
+    if not (np.isfinite(p).all() and (p >= 0).all() and (np.abs(p.sum(axis=1) - 1) < 1e-3).all()):
+        raise EnsembleKitError(
+            "`proba` must hold probabilities that sum to 1 on rows that count; got others. "
+            "Give rows without `sample_weight` 0 or drop them."
+        )
+    if event is not None:
+        right = came == event
+        return p[:, classes.index(event)], right, float(right.mean())
+    right = np.asarray(classes)[p.argmax(axis=1)] == came
+    frequent = max(float((came == label).mean()) for label in classes)
+    return p.max(axis=1), right, frequent
+
+
+def _root(values: FloatArray) -> FloatArray:
+    return np.sign(values) * np.sqrt(np.abs(values))
