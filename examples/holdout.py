@@ -7,18 +7,19 @@ python examples/holdout.py spy.parquet XNYS      # your bars, and their exchange
 import sys
 from pathlib import Path
 
-from ensemble_kit import WalkForwardSplit, make_bars, peak_slope_bottom, read_bars
-from ensemble_kit.presets import make_model
+from ensemble_kit import make_bars, read_bars
+from ensemble_kit.experiments import Experiment
 from ensemble_kit.reports import evaluate_holdout, save_pictures
 
 
 def main(file: str = "", session: str = "XNYS", out: str = "ensemble_kit_output/holdout") -> None:
     bars = read_bars(file) if file else make_bars(4000, signal=2.0, random_state=0)
-    labels = peak_slope_bottom(bars)
-    train, held = next(WalkForwardSplit(1, t1=labels.t1, test_size=0.2).split(bars))
+    experiment = Experiment.default("smoke").replace({"session": session})
+    labels = experiment.labels(bars)
+    train, held = experiment.split(bars, labels)
     y, weight = labels.labels.iloc[train], labels.sample_weight.iloc[train]
 
-    model = make_model("smoke", labels, session=session).fit(bars.iloc[train], y, sample_weight=weight)
+    model = experiment.model(labels).fit(bars.iloc[train], y, sample_weight=weight)
     print(model.model_[-1].weights_, model.row_usage_, sep="\n\n", end="\n\n")
 
     report = evaluate_holdout(

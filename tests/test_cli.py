@@ -85,7 +85,8 @@ def test_train_then_backtest_then_another_process(here, capsys):
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
     np.testing.assert_array_equal(np.load("there.npy"), here_and_now)
-    np.testing.assert_array_equal(np.load("served.npy"), here_and_now)
+    # Served probabilities are of the horizon that trades, exp of their logs.
+    np.testing.assert_allclose(np.load("served.npy"), here_and_now, rtol=1e-14)
 
     # Again, on the same bars: nothing is fitted twice, and the version counts on.
     assert run("train", "--data", "bars.parquet", "--name", "T", "--preset", "smoke") == 0
@@ -233,7 +234,7 @@ def test_interrupted_is_one_line_and_resumes(here):
     command += ["--preset", "smoke", "--tracking-uri", "sqlite:///store.db"]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     stored = here / "ensemble_kit_output" / "memory"
-    while not list(stored.rglob("output.pkl")) and started.poll() is None:
+    while not list(stored.rglob("*.checkpoint")) and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=120)

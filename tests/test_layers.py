@@ -26,7 +26,7 @@ FLOORS = [
     ["reports"],
     ["tracking"],
     ["tuning"],
-    ["presets"],
+    ["experiments"],
     ["cli"],
 ]
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -12,6 +12,8 @@ SAYS = {
     "docs/labels.md": ("n_purged", "bottom", "score"),
     "docs/parallel.md": ("the same bits: True",),
     "docs/backtest.md": ("outperformance", "reference", "estimate"),
+    "docs/tracking.md": ("FINISHED on", "weight_trees_H0"),
+    "docs/registry.md": ("is champion, after version 1", "is not promoted", "rolled back"),
     "docs/tuning.md": ("AUC-PR less the rule's", "num_leaves"),
     "docs/sizing.md": ("reliability", "estimated payoffs", "limited"),
     "docs/confidence.md": ("base_rate", "deflated", "PBO", "direction"),

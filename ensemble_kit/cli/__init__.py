@@ -7,12 +7,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ensemble_kit.cli import backtest, chart, demo, train
+from ensemble_kit.cli import backtest, chart, demo, init, models, train, tune
 from ensemble_kit.exceptions import EnsembleKitError
 
 __all__ = ["main", "parse"]
 
-_COMMANDS = (demo, train, backtest, chart)
+_COMMANDS = (demo, init, train, tune, backtest, chart, models)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,21 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, 2 where the input cannot be used as it is, 130 where it was interrupted.
+        0, or what the command says (1 where a promotion was refused), 2 where the input cannot be
+        used as it is, 130 where it was interrupted.
     """
     options = parse(arguments)
     try:
         with warnings.catch_warnings():
             # What a model thinks of its data is worth a line; where in the code it thought so is not.
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-            options.run(options)
+            status: int | None = options.run(options)
     except (EnsembleKitError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: finished members are kept, and the same command goes on from there", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

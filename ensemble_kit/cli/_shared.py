@@ -1,4 +1,4 @@
-"""What the commands share: options, the file of bars, MLflow's store, and whether a model belongs to the bars."""
+"""What the commands share: options, the experiment, bars, MLflow's store, and whether a model belongs to the bars."""
 
 from __future__ import annotations
 
@@ -12,8 +12,25 @@ from ensemble_kit.exceptions import EnsembleKitError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["bar_size", "check_against", "data_options", "known_columns", "output_options", "read", "use_store"]
+    from ensemble_kit.experiments import Experiment
 
+__all__ = [
+    "LABEL",
+    "bar_size",
+    "check_against",
+    "data_options",
+    "experiment",
+    "experiment_options",
+    "known_columns",
+    "memory",
+    "output_options",
+    "read",
+    "use_store",
+    "version_uri",
+]
+
+#: The tag of a version that holds what `train --version` called it.
+LABEL = "label"
 #: A bar that moves further than this is a split or a bad print before it is a return.
 _JUMP = 0.5
 
@@ -30,13 +47,71 @@ def output_options() -> argparse.ArgumentParser:
     return options
 
 
-def data_options() -> argparse.ArgumentParser:
+def data_options(*, required: bool = True) -> argparse.ArgumentParser:
     """Return the options of every command on a user's bars and a registered model."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--data", type=Path, required=True, help="parquet or CSV file of bars")
-    options.add_argument("--name", required=True, help="name of the registered model")
+    options.add_argument("--data", type=Path, required=required, help="parquet or CSV file of bars")
+    options.add_argument("--name", required=required, help="name of the registered model")
     options.add_argument("--tz", help="time zone of naive times in the file")
     return options
+
+
+def experiment_options() -> argparse.ArgumentParser:
+    """Return the options of every command that runs an experiment; each of them overrides its file."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--config", type=Path, help="experiment file; `ensemble-kit init` writes one")
+    options.add_argument("--preset", help="without a file: size of the model, smoke, small (the default) or full")
+    options.add_argument(
+        "--holdout", help="newest bars never trained on: a share, a length such as 30D, or a first day"
+    )
+    options.add_argument("--session", help="'day' or an exchange code such as XNYS")
+    options.add_argument("--seed", type=int, help="of everything random")
+    options.add_argument("--threads", type=int, help="threads a member; another number gives other bits")
+    return options
+
+
+def experiment(options: argparse.Namespace) -> Experiment:
+    """Return the experiment that the options ask for, and let them say where its bars are and what it is called."""
+    from ensemble_kit.experiments import PRESETS, Experiment
+
+    if options.config is None and (options.data is None or options.name is None):
+        raise EnsembleKitError(
+            "`--config` must name an experiment file, or `--data` and `--name` must be given; got neither. "
+            "`ensemble-kit init` writes a file."
+        )
+    if options.config is not None and options.preset is not None:
+        raise EnsembleKitError(
+            "`--preset` must not be given beside `--config`, which says all; got both. Leave it out."
+        )
+    if options.preset not in {None, *PRESETS}:
+        raise EnsembleKitError(f"`--preset` must be one of {', '.join(PRESETS)}; got {options.preset!r}.")
+    if options.threads is not None and options.threads < 1:
+        raise EnsembleKitError(f"`--threads` must be at least 1; got {options.threads}.")
+    said = {name: getattr(options, name) for name in ("name", "session", "seed", "threads")}
+    said |= {"bars.tz": options.tz, "holdout": None if options.holdout is None else _holdout(options.holdout)}
+    said |= {"bars.file": None if options.data is None else str(options.data.resolve())}
+    start = Experiment.default(options.preset or "small") if options.config is None else Experiment.read(options.config)
+    found = start.replace({key: value for key, value in said.items() if value is not None})
+    if options.data is None:
+        options.data = found.file
+    options.tz, options.name = found.tz, found.name
+    return found
+
+
+def _holdout(text: str) -> float | str:
+    try:
+        share = float(text)
+    except ValueError:
+        return text
+    if not 0 < share < 1:
+        raise EnsembleKitError(f"`--holdout` must be a share between 0 and 1; got {text}. Take 0.2, say.")
+    return share
+
+
+def memory(options: argparse.Namespace) -> Path:
+    """Return the folder that keeps what an experiment has fitted."""
+    folder: Path = options.out / "memory" / options.name
+    return folder
 
 
 def read(options: argparse.Namespace) -> pd.DataFrame:
@@ -110,3 +185,17 @@ def use_store(options: argparse.Namespace) -> None:
     if options.tracking_uri:
         mlflow.set_tracking_uri(options.tracking_uri)
     check_store(options.name)
+
+
+def version_uri(options: argparse.Namespace) -> str:
+    """Return the address of the version asked for: by number, alias or label; the champion's where none is."""
+    import mlflow
+
+    wanted = options.version
+    if wanted is None:
+        return str(options.name)
+    if wanted.isdigit():
+        return f"models:/{options.name}/{wanted}"
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{options.name}'")
+    labelled = [int(one.version) for one in versions if one.tags.get(LABEL) == wanted]
+    return f"models:/{options.name}/{max(labelled)}" if labelled else f"models:/{options.name}@{wanted}"

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.cli import _shared
+from ensemble_kit.exceptions import EnsembleKitError
+
+if TYPE_CHECKING:
+    from ensemble_kit.sizing import Costs
 
 __all__ = ["add_to", "run"]
 
 
 def add_to(commands: Any) -> None:
-    """Add the command and its options."""
+    """Add the command and its options.
+
+    Parameters
+    ----------
+    commands : subparsers
+        Where commands are added.
+    """
     command = commands.add_parser(
         "backtest",
         parents=[_shared.data_options(), _shared.output_options()],
         help="report on the holdout of a registered model",
     )
-    command.add_argument("--cost-bps", type=float, default=1.0, help="commission, in basis points of the notional")
-    command.add_argument("--spread-bps", type=float, default=0.0, help="quoted spread; a fill pays half of it")
-    command.add_argument("--slippage-bps", type=float, default=0.0, help="how much worse than that a fill is")
-    command.add_argument("--borrow-rate", type=float, default=0.0, help="yearly, on what is sold short or borrowed")
+    command.add_argument("--version", help="number, alias or label of the version; the champion if not given")
+    # Costs that are not given are the experiment's.
+    command.add_argument("--cost-bps", type=float, help="commission, in basis points of the notional")
+    command.add_argument("--spread-bps", type=float, help="quoted spread; a fill pays half of it")
+    command.add_argument("--slippage-bps", type=float, help="how much worse than that a fill is")
+    command.add_argument("--borrow-rate", type=float, help="yearly, on what is sold short or borrowed")
+    command.add_argument("--kelly-fraction", type=float, help="another share of the Kelly bet, for this report alone")
+    command.add_argument("--kelly-conservatism", type=float, help="another weight of the error, for this report alone")
     command.add_argument("--cash", type=float, default=100_000.0, help="what the account starts with")
     command.add_argument("--lot-size", type=float, default=0.0, help="units are multiples of it; 0 takes fractions")
     command.add_argument("--surrogates", type=int, default=19, help="random walks of the holdout's bars")
@@ -28,31 +43,39 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Judge the champion on the bars that it has not seen."""
+    """Judge a version on the bars that it has not seen.
+
+    Parameters
+    ----------
+    options : Namespace
+        As parsed.
+    """
     import pandas as pd
 
     from ensemble_kit.reports import evaluate_holdout, save_pictures, write_report
-    from ensemble_kit.sizing import Costs
     from ensemble_kit.tracking import load_card, load_model, log_holdout
+    from ensemble_kit.tracking.intake import session_of
 
-    costs = Costs(
-        commission_bps=options.cost_bps,
-        spread_bps=options.spread_bps,
-        slippage_bps=options.slippage_bps,
-        borrow_rate=options.borrow_rate,
-    )
     bars = _shared.read(options)
     _shared.use_store(options)
-    card = load_card(options.name)
+    uri = _shared.version_uri(options)
+    card = load_card(uri)
+    if card["holdout_start"] is None:
+        raise EnsembleKitError(
+            f"`--name` must be of a model with a holdout; {options.name} was trained with --deployment on all bars up "
+            f"to {card['last_training_bar']}, so that none is left to judge it on. Take another `--version`."
+        )
+    costs = _costs(options, card)
     same = _shared.check_against(card, bars)
-    model = load_model(options.name)
+    model = load_model(uri)
+    otherwise = _resize(options, model)
     report = evaluate_holdout(
         model,
         bars,
         start=pd.Timestamp(card["holdout_start"]),
         definition=card["labels"],
         prior=card["class_shares"],
-        session=card["session"],
+        session=session_of(card),
         costs=costs,
         cash=options.cash,
         lot_size=options.lot_size,
@@ -60,9 +83,49 @@ def run(options: argparse.Namespace) -> None:
     )
     folder = options.out / options.name
     pictures = save_pictures(report, model, folder)
-    page = write_report(report, model, folder / "report.html", title=f"{options.name}, holdout report", card=card)
-    if same:
-        log_holdout(options.name, report.metrics(), [page, *pictures])
+    title = f"{options.name}, holdout report" + (f", sized by {otherwise}" if otherwise else "")
+    told = card | ({"sized_for_this_report_by": otherwise} if otherwise else {})
+    page = write_report(report, model, folder / "report.html", title=title, card=told)
+    if same and not otherwise:
+        log_holdout(uri, report.metrics(), [page, *pictures])
     print(f"{options.name}, trained on {card['first_training_bar']} to {card['last_training_bar']}")
+    if otherwise:
+        print(f"Sized by {otherwise}, which is not how the model was registered: not logged to its run.")
     print(report)
     print(f"\nReport: {page}\nPictures: {', '.join(str(picture) for picture in pictures)}")
+
+
+def _costs(options: argparse.Namespace, card: Mapping[str, Any]) -> Costs:
+    """Return the costs that are given, and those of the experiment where none are."""
+    from ensemble_kit.sizing import Costs
+
+    given = {
+        "commission_bps": options.cost_bps,
+        "spread_bps": options.spread_bps,
+        "slippage_bps": options.slippage_bps,
+        "borrow_rate": options.borrow_rate,
+    }
+    known = card.get("experiment")
+    known = known["costs"] if isinstance(known, Mapping) else {"commission_bps": 1.0}
+    return Costs(**known | {name: value for name, value in given.items() if value is not None})
+
+
+def _resize(options: argparse.Namespace, model: Any) -> str:
+    """Give the fitted sizer other parameters, and return them in words; "" where none are asked for."""
+    import numpy as np
+
+    from ensemble_kit.sizing import KellySizer
+
+    asked = {"fraction": options.kelly_fraction, "conservatism": options.kelly_conservatism}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        return ""
+    if not isinstance(model.sizer_, KellySizer):
+        raise EnsembleKitError(
+            f"`--kelly-fraction` and `--kelly-conservatism` must be of a model sized by Kelly's rule; "
+            f"{options.name}'s sizer is {type(model.sizer_).__name__}. Leave them out."
+        )
+    # Fitted to nothing much, a copy says what is out of its domain.
+    KellySizer(**asked).fit(np.full((2, 2), 0.5), ["down", "up"])
+    model.sizer_.set_params(**asked)
+    return ", ".join(f"{name}={value:g}" for name, value in asked.items())

@@ -20,7 +20,13 @@ _FORMATS = ("png", "pdf", "html")
 
 
 def add_to(commands: Any) -> None:
-    """Add the command and its options."""
+    """Add the command and its options.
+
+    Parameters
+    ----------
+    commands : subparsers
+        Where commands are added.
+    """
     command = commands.add_parser(
         "chart",
         parents=[_shared.data_options(), _shared.output_options()],
@@ -36,7 +42,13 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Draw the pictures asked for."""
+    """Draw the pictures asked for.
+
+    Parameters
+    ----------
+    options : Namespace
+        As parsed.
+    """
     bars = _shared.read(options)
     shown = _shown(options, bars)
     print(

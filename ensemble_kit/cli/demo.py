@@ -14,7 +14,13 @@ _BARS, _SIGNAL = 8000, 2.0
 
 
 def add_to(commands: Any) -> None:
-    """Add the command and its options."""
+    """Add the command and its options.
+
+    Parameters
+    ----------
+    commands : subparsers
+        Where commands are added.
+    """
     command = commands.add_parser(
         "demo", parents=[_shared.output_options()], help="the whole way on synthetic bars, in a few minutes"
     )
@@ -22,7 +28,13 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Make bars, train, report, draw, and say where to look."""
+    """Make bars, train, report, draw, and say where to look.
+
+    Parameters
+    ----------
+    options : Namespace
+        As parsed.
+    """
     from ensemble_kit.cli import parse
     from ensemble_kit.datasets import make_bars
 

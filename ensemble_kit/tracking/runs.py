@@ -17,11 +17,14 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
 
 from ensemble_kit.exceptions import TrackingError
+from ensemble_kit.tracking._aliases import ABOUT, CHAMPION, check_alias, welcome
+from ensemble_kit.tracking.callback import ensemble_figures
+from ensemble_kit.tracking.context import git_tags, metric_name, plain_parameters, version_tags
+from ensemble_kit.tracking.intake import intake_terms, session_of
 from ensemble_kit.tracking.model import read_card, read_model, write_model
-from ensemble_kit.tracking.served import ServedModel, to_table
+from ensemble_kit.tracking.served import example_of, signature_of
 from ensemble_kit.validation import final_estimator
 
 __all__ = [
@@ -31,15 +34,13 @@ __all__ = [
     "load_model",
     "log_and_register",
     "log_holdout",
+    "log_report",
     "quiet",
     "tracked_run",
 ]
 
-#: The alias that names the version in use.
-CHAMPION = "champion"
 #: What `log_model` calls the files' folder, under its own `data`.
 _FOLDER = "sized_model"
-_REQUIREMENTS = ("ensemble-kit", "scikit-learn", "skops", "torch", "skorch", "lightgbm", "numba", "numpy", "pandas")
 
 
 def check_store(name: str) -> None:
@@ -94,14 +95,15 @@ def tracked_run(experiment: str, run_name: str, parameters: Mapping[str, Any]) -
         MLflow's active run.
     """
     mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=run_name) as run:
-        # MLflow refuses values longer than 6,000 characters.
-        mlflow.log_params({name: str(value)[:6000] for name, value in parameters.items()})
+    with mlflow.start_run(run_name=run_name, tags=version_tags() | git_tags()) as run:
+        mlflow.log_params(plain_parameters(parameters))
         yield run
 
 
-def log_and_register(model: Any, bars: pd.DataFrame, *, name: str, card: Mapping[str, Any]) -> int:
-    """Log a fitted model in the active run, register it, and make it the champion.
+def log_and_register(
+    model: Any, bars: pd.DataFrame, *, name: str, card: Mapping[str, Any], alias: str | None = None
+) -> int:
+    """Log a fitted model in the active run, and register it.
 
     Parameters
     ----------
@@ -113,6 +115,9 @@ def log_and_register(model: Any, bars: pd.DataFrame, *, name: str, card: Mapping
         The registered model's name.
     card : mapping
         Goes with the model.
+    alias : str, default=None
+        `champion` or `challenger`. None for the former where there is none, and for the latter
+        where there is one: `registry.promote` makes it champion if it is better.
 
     Returns
     -------
@@ -122,26 +127,34 @@ def log_and_register(model: Any, bars: pd.DataFrame, *, name: str, card: Mapping
     Raises
     ------
     TrackingError
-        If the model cannot be stored safely.
+        If the model cannot be stored safely, or a version cannot be called so.
     """
+    check_alias(alias)
     _log_ensemble(model)
-    table = to_table(bars.iloc[-((model.lookback or 0) + 5) :])
-    signature = infer_signature(table, ServedModel(model).predict(table))
+    # What bars the model takes, unless the card says so already (`model_card` does).
+    card = {**intake_terms(model, bars, session=session_of(card)), **card}
     with tempfile.TemporaryDirectory() as folder:
         data = write_model(model, Path(folder) / _FOLDER, card)
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="ensemble_kit.tracking.served",
             data_path=str(data),
-            signature=signature,
-            input_example=table,
-            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _REQUIREMENTS],
+            signature=signature_of(model, card),
+            input_example=example_of(bars, card),
+            pip_requirements=_requirements(),
         )
     # Registered last: a version exists only for a model that is wholly there.
-    version = mlflow.register_model(logged.model_uri, name)
-    client = mlflow.MlflowClient()
-    client.set_registered_model_alias(name, CHAMPION, version.version)
+    about = {key: card[key] for key in ABOUT if isinstance(card.get(key), str)}
+    version = mlflow.register_model(logged.model_uri, name, tags=about)
+    welcome(name, int(version.version), alias)
     return int(version.version)
+
+
+def _requirements() -> list[str]:
+    """Pin this package and what it needs, optional things aside, as they are here."""
+    needed = [line for line in importlib.metadata.requires("ensemble-kit") or () if "extra ==" not in line]
+    names = ["ensemble-kit", *(re.split(r"[^\w.-]", line)[0] for line in needed)]
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 def _log_ensemble(model: Any) -> None:
@@ -149,12 +162,8 @@ def _log_ensemble(model: Any) -> None:
     ensemble = final_estimator(getattr(model, "model_", model))
     if not hasattr(ensemble, "fold_scores_"):
         return
-    for (fold, member), row in ensemble.fold_scores_.iterrows():
-        values = {f"auc_pr_{member}_{h}": float(value) for h, value in row.items() if value == value}  # noqa: PLR0124
-        mlflow.log_metrics(values, step=int(fold))
-    for label, frame in (("weight", ensemble.weights_), ("temperature", ensemble.temperatures_)):
-        values = {f"{label}_{member}_{h}": frame.loc[member, h] for member in frame.index for h in frame.columns}
-        mlflow.log_metrics({key: float(value) for key, value in values.items() if pd.notna(value)})
+    for member, label, horizon, value, step in ensemble_figures(ensemble):
+        mlflow.log_metric(metric_name(label, member, horizon), value, step=step)
 
 
 def load_model(uri: str) -> Any:
@@ -232,8 +241,39 @@ def log_holdout(uri: str, metrics: Mapping[str, float], pictures: Iterable[Path]
     client = mlflow.MlflowClient()
     for name, value in metrics.items():
         client.log_metric(run_id, f"holdout_{name}", value)
-    for picture in pictures:
-        client.log_artifact(run_id, str(picture), "holdout")
+    log_report(run_id, pictures, folder="holdout")
+
+
+def log_report(run: str, files: str | Path | Iterable[str | Path], *, folder: str = "report") -> None:
+    """Add files to a run after the fact: the report, pictures, tables.
+
+    Parameters
+    ----------
+    run : str
+        The run's id, as `MLflowCallback.run_id` has it.
+    files : path or iterable of paths
+        Files that exist.
+    folder : str, default="report"
+        Where they go among the run's files.
+
+    Raises
+    ------
+    TrackingError
+        If there is no such run, a file is missing, or the store does not take one.
+    """
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise TrackingError(f"`files` must be files that exist; got {', '.join(missing)}. Write them first.")
+    client = mlflow.MlflowClient()
+    try:
+        client.get_run(run)
+        for path in paths:
+            client.log_artifact(run, str(path), folder)
+    except Exception as error:  # the store's own library fails in its own way
+        raise TrackingError(
+            f"`run` must be the id of a run at {mlflow.get_tracking_uri()} that takes files; got {run!r} "
+            f"({type(error).__name__}: {str(error)[:200]}). Take `MLflowCallback.run_id`."
+        ) from error
 
 
 def quiet() -> None:
