@@ -12,6 +12,7 @@ SAYS = {
     "docs/labels.md": ("n_purged", "bottom", "score"),
     "docs/parallel.md": ("the same bits: True",),
     "docs/backtest.md": ("outperformance", "reference", "estimate"),
+    "docs/pictures.md": ("structure.pdf", "order_block"),
     "docs/sizing.md": ("reliability", "estimated payoffs", "limited"),
     "docs/confidence.md": ("base_rate", "deflated", "PBO", "direction"),
 }

@@ -49,6 +49,7 @@ TRUSTED = [
     "ensemble_kit.features.session.SessionFeatures",
     "ensemble_kit.sizing.kelly.KellySizer",
     "ensemble_kit.sizing.sized.SizedClassifier",
+    "ensemble_kit.sizing.threshold.ThresholdSizer",
     "ensemble_kit.validation.split.WalkForwardSplit",
 ]
 

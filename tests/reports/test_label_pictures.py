@@ -17,7 +17,7 @@ TRENDS = buy_sell_hold(BARS, session="XNYS", min_price=float(BARS["close"].media
 
 
 def drawn(ax):
-    ax.figure.canvas.draw()  # ticks, layout and legends are made here: their warnings, too
+    ax.figure.draw_without_rendering()  # ticks, layout and legends are made here: their warnings, too
     return ax
 
 
