@@ -10,7 +10,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 #: What each script prints, and how many pictures it leaves.
-SAYS = {"features": ("look-ahead", 0), "holdout": ("auc_pr_surrogate", 4), "labels": ("buy_sell_hold", 1)}
+SAYS = {"features": ("look-ahead", 0), "holdout": ("auc_pr_surrogate", 12), "labels": ("buy_sell_hold", 1)}
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ SAYS = {
     "docs/tracking.md": ("FINISHED on", "weight_trees_H0"),
     "docs/registry.md": ("is champion, after version 1", "is not promoted", "rolled back"),
     "docs/tuning.md": ("AUC-PR less the rule's", "num_leaves"),
+    "docs/pictures.md": ("structure.pdf", "order_block"),
     "docs/sizing.md": ("reliability", "estimated payoffs", "limited"),
     "docs/confidence.md": ("base_rate", "deflated", "PBO", "direction"),
 }

@@ -59,10 +59,10 @@ def run(options: argparse.Namespace) -> None:
 def _shown(options: argparse.Namespace, bars: pd.DataFrame) -> slice:
     """Return the rows drawn."""
     times = [_time(options, name, bars.index) for name in ("start", "end")]
-    end = len(bars) if times[1] is None else int(bars.index.searchsorted(times[1], side="right"))
+    end = len(bars) if times[1] is None else int((bars.index <= times[1]).sum())
     if options.last < 1:
         raise EnsembleKitError(f"`--last` must be at least 1; got {options.last}. Count it in bars.")
-    first = max(end - options.last, 0) if times[0] is None else int(bars.index.searchsorted(times[0]))
+    first = max(end - options.last, 0) if times[0] is None else int((bars.index < times[0]).sum())
     if first >= end:
         raise EnsembleKitError(
             f"`--start` and `--end` must leave bars to draw; got {options.start} and {options.end} of bars from "

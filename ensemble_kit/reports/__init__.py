@@ -4,10 +4,10 @@ from ensemble_kit.reports._canvas import save_figure
 from ensemble_kit.reports.album import Picture, draw_pictures, save_pictures
 from ensemble_kit.reports.beliefs import plot_beliefs
 from ensemble_kit.reports.confidence import plot_confidence_curve
+from ensemble_kit.reports.confidence_histogram import plot_confidence
 from ensemble_kit.reports.displays import BeliefDisplay, ConfidenceDisplay, EquityDisplay, ReliabilityDisplay
 from ensemble_kit.reports.equity import plot_equity
 from ensemble_kit.reports.folds import plot_folds
-from ensemble_kit.reports.histograms import plot_confidence, plot_pnl
 from ensemble_kit.reports.holdout import HoldoutReport, evaluate_holdout
 from ensemble_kit.reports.html import write_report
 from ensemble_kit.reports.importance import plot_importance
@@ -17,6 +17,7 @@ from ensemble_kit.reports.lag_importance import plot_lag_importance
 from ensemble_kit.reports.reliability import plot_reliability
 from ensemble_kit.reports.signals import plot_signals
 from ensemble_kit.reports.structure import plot_structure
+from ensemble_kit.reports.trades import plot_pnl
 from ensemble_kit.reports.training import plot_training
 from ensemble_kit.reports.votes import plot_weights
 from ensemble_kit.reports.waves import plot_wave_forecasts, plot_waves

@@ -72,14 +72,6 @@ def open_frame(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def write_head(ax: Axes, title: str) -> None:
-    """Write the title, and under it the legend in one row, clear of the data."""
-    ax.set_title(title, loc="left", pad=24)
-    style: dict[str, Any] = {"frameon": False, "borderaxespad": 0.3, "handletextpad": 0.4, "columnspacing": 1.2}
-    # Out of the layout: a row that is wider than small axes must not squeeze them.
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=4, **style).set_in_layout(False)
-
-
 def split_below(ax: Axes) -> Axes:
     """Give the lower quarter of the axes' cell to new axes that share x."""
     cell = ax.get_subplotspec()

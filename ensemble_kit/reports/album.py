@@ -15,13 +15,20 @@ from ensemble_kit.metrics.confidence import confidence_curve
 from ensemble_kit.reports._canvas import save_figure
 from ensemble_kit.reports.beliefs import plot_beliefs
 from ensemble_kit.reports.confidence import plot_confidence_curve
+from ensemble_kit.reports.confidence_histogram import plot_confidence
 from ensemble_kit.reports.equity import plot_equity
-from ensemble_kit.reports.histograms import plot_confidence, plot_pnl
 from ensemble_kit.reports.holdout import HoldoutReport
+from ensemble_kit.reports.importance import plot_importance
+from ensemble_kit.reports.lag_importance import plot_lag_importance
 from ensemble_kit.reports.reliability import plot_reliability
 from ensemble_kit.reports.signals import plot_signals
+from ensemble_kit.reports.structure import plot_structure
+from ensemble_kit.reports.trades import plot_pnl
+from ensemble_kit.reports.training import plot_training
 from ensemble_kit.reports.votes import plot_weights
+from ensemble_kit.reports.waves import plot_waves
 from ensemble_kit.validation import final_estimator
+from ensemble_kit.waves import extract_waves
 
 __all__ = ["Picture", "draw_pictures", "save_pictures"]
 
@@ -74,7 +81,8 @@ def draw_pictures(report: HoldoutReport, model: Any) -> dict[str, Picture]:
     -------
     dict of str to Picture
         By name, in the order of reading: `beliefs`, `signals`, `reliability`, `confidence_curve`,
-        `confidence`, `equity`, `pnl` where there are trades, and `weights` of an ensemble.
+        `confidence`, `equity`, `pnl` where there are trades; of the model, `weights` of an ensemble,
+        `importance` of trees and `training` of networks; of the market, `structure` and `waves`.
 
     Raises
     ------
@@ -166,6 +174,11 @@ def _pictures(report: HoldoutReport, model: Any) -> Iterator[Picture]:
             "Where a few trades carry the sum, or the mean is small beside the spread, the next ones may as well lose.",
             plot_pnl(report.backtest),
         )
+    yield from _of_the_model(model)
+    yield from _of_the_market(report)
+
+
+def _of_the_model(model: Any) -> Iterator[Picture]:
     ensemble = final_estimator(getattr(model, "model_", model))
     if hasattr(ensemble, "weights_"):
         yield Picture(
@@ -174,6 +187,48 @@ def _pictures(report: HoldoutReport, model: Any) -> Iterator[Picture]:
             "Both were fitted out of fold, before the holdout began; a temperature above 1 says that the member was "
             "too sure of itself.",
             plot_weights(ensemble.weights_, ensemble.temperatures_)[0],
+        )
+    members = [(name, one) for name, one in _members(ensemble) if hasattr(one, "lag_importance")]
+    for name, one in members:
+        shares, ending = one.lag_importance(), "" if len(members) == 1 else f"_{name}"
+        several = shares.shape[1] > 1
+        yield Picture(
+            f"importance{ending}",
+            f"What {name} looks at",
+            "How much its splits gained on the rows it was fitted on: what was used, not what helps on new rows.",
+            plot_lag_importance(shares) if several else plot_importance(shares.iloc[:, 0].rename("Gain of splits")),
+        )
+    if any(hasattr(one, "history_") for _, one in _members(ensemble)):
+        yield Picture(
+            "training",
+            "How the networks learned",
+            "The weights kept are those of the ring; a gap that widens between the two lines is memory, not learning.",
+            plot_training(ensemble),
+        )
+
+
+def _members(ensemble: Any) -> Iterator[tuple[str, Any]]:
+    """Give each member's (newest) fitted model; a model that is no ensemble is its own member."""
+    named = getattr(ensemble, "named_estimators_", {"the model": ensemble})
+    for name, models in named.items():
+        yield name, final_estimator(models[-1] if isinstance(models, list) else models)
+
+
+def _of_the_market(report: HoldoutReport) -> Iterator[Picture]:
+    bars = report.bars.dropna(subset=["open", "high", "low", "close"])
+    yield Picture(
+        "structure",
+        "Market structure of the newest bars",
+        "A zone is filled from the close that made it known, and dashed before: nobody could trade it there.",
+        plot_structure(bars),
+    )
+    waves = extract_waves(bars)
+    if len(waves):
+        yield Picture(
+            "waves",
+            "Waves of the newest bars",
+            "A wave is known to have ended at the diamond, which is after its last bar.",
+            plot_waves(bars, waves),
         )
 
 

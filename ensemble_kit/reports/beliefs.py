@@ -209,7 +209,7 @@ def _mark_turns(ax: Axes, shown: Beliefs, side: int) -> None:
 
 
 def _write_head(ax: Axes, title: str) -> None:
-    """Write title and legend as `write_head` does, but in rows of three, and smaller on small axes."""
+    """Write title and legend as `fit_head` does, but in rows of three, and smaller on small axes."""
     scale = min(ax.bbox.width / ax.figure.dpi / _HEAD, 1.0)
     rows = -(-len(ax.get_legend_handles_labels()[0]) // 3)
     ax.set_title(title, loc="left", pad=scale * (9 + 15 * rows), fontsize=12 * scale)

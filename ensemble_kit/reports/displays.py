@@ -90,9 +90,9 @@ class _OfLabels(_Display):
 class ReliabilityDisplay(_OfLabels):
     """How often each class came against how often it was said to: `reports.plot_reliability`.
 
-    Parameters
+    Attributes
     ----------
-    **arguments : dict
+    arguments : dict
         Those of `plot_reliability`. Use `from_estimator` or `from_predictions` to make one.
 
     Examples
@@ -138,9 +138,9 @@ class ReliabilityDisplay(_OfLabels):
 class ConfidenceDisplay(_OfLabels):
     """Accuracy and coverage by confidence: `reports.plot_confidence_curve` of `metrics.confidence_curve`.
 
-    Parameters
+    Attributes
     ----------
-    **arguments : dict
+    arguments : dict
         `curve`, the frame drawn. Use `from_estimator` or `from_predictions` to make one.
 
     Examples
@@ -186,9 +186,9 @@ class ConfidenceDisplay(_OfLabels):
 class BeliefDisplay(_Display):
     """Candles on what was believed at their closes: `reports.plot_beliefs`.
 
-    Parameters
+    Attributes
     ----------
-    **arguments : dict
+    arguments : dict
         Those of `plot_beliefs`, which `interactive_beliefs` takes, too. Use `from_estimator` or
         `from_predictions` to make one.
 
@@ -262,9 +262,9 @@ class BeliefDisplay(_Display):
 class EquityDisplay(_Display):
     """What positions would have earned: `reports.plot_equity` of `sizing.backtest`.
 
-    Parameters
+    Attributes
     ----------
-    **arguments : dict
+    arguments : dict
         `result`, the backtest drawn. Use `from_estimator` or `from_predictions` to make one.
 
     Examples

@@ -15,8 +15,8 @@ from ensemble_kit.reports._canvas import (
     open_frame,
     percent,
     split_below,
-    write_head,
 )
+from ensemble_kit.reports._texts import fit_head
 from ensemble_kit.sizing.backtest import BacktestResult
 
 __all__ = ["plot_equity"]
@@ -62,7 +62,7 @@ def plot_equity(result: BacktestResult, *, ax: Axes | None = None) -> Axes:
         ax.plot(x, values - 1, color=color, linewidth=1.3, label=f"{name}: {gain:+.1%}{ratio}".replace("-", MINUS))
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     ax.set_ylabel("Gain since the first bar")
-    write_head(ax, f"Equity after costs, {m['trades']:,.0f} trade{'' if m['trades'] == 1 else 's'}")
+    fit_head(ax, f"Equity after costs, {m['trades']:,.0f} trade{'' if m['trades'] == 1 else 's'}")
     below = split_below(ax)
     top = np.maximum.accumulate(hold)
     below.plot(x, hold / top - 1, color=GREY, linewidth=1)

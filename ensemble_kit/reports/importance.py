@@ -66,7 +66,7 @@ def plot_importance(importance: pd.DataFrame | pd.Series[Any], *, top: int = 20,
     fit_rows(ax, list(shown.index))  # first: what is written later makes room for them
     if isinstance(importance, pd.Series):
         ax.barh(rows, shown["mean"], height=0.7, color=BLUE)
-        ax.set_xlabel("Importance")
+        ax.set_xlabel(str(importance.name or "Importance"))
         ax.margins(y=0)
     else:
         _draw_intervals(ax, shown, table)

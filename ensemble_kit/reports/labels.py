@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.labels import Labels
-from ensemble_kit.reports._canvas import GREEN, GREY, INK, VERMILION, date_ticks, new_axes, span_of, write_head
+from ensemble_kit.reports._canvas import GREEN, GREY, INK, VERMILION, date_ticks, new_axes, span_of
+from ensemble_kit.reports._texts import fit_head
 
 __all__ = ["plot_labels"]
 
@@ -88,7 +89,7 @@ def plot_labels(bars: pd.DataFrame, labels: Labels, *, last: int | None = None, 
     ax.set_ylabel("Close, and range of each bar")
     name = labels.definition.get("label", "labels").replace("_", " ").capitalize()
     late = " (hatched: not known yet)" if unknown.any() else ""
-    write_head(ax, f"{name}, in hindsight: {len(x):,} bars, {span_of(times)}{late}")
+    fit_head(ax, f"{name}, in hindsight: {len(x):,} bars, {span_of(times)}{late}")
     return ax
 
 

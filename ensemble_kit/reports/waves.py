@@ -24,8 +24,8 @@ from ensemble_kit.reports._canvas import (
     date_ticks,
     new_axes,
     span_of,
-    write_head,
 )
+from ensemble_kit.reports._texts import fit_head
 from ensemble_kit.waves.extraction import check_waves
 
 __all__ = ["plot_wave_forecasts", "plot_waves"]
@@ -275,5 +275,5 @@ def _finish(ax: Axes, bars: pd.DataFrame, what: str, first: int) -> Axes:
     date_ticks(ax, bars.index, first)
     ax.set_ylabel("Price")
     shown = bars.index[first:]
-    write_head(ax, f"{what} in {len(shown):,} bars, {span_of(shown)}")
+    fit_head(ax, f"{what} in {len(shown):,} bars, {span_of(shown)}")
     return ax

@@ -29,7 +29,7 @@ def beliefs(n, seed=0, span=8):
 
 
 def draw(ax):
-    ax.figure.canvas.draw()  # ticks, layout and legends are made here: their warnings, too
+    ax.figure.draw_without_rendering()  # ticks, layout and legends are made here: their warnings, too
     return ax
 
 

@@ -70,7 +70,7 @@ def outside(url, file):
 def test_all_is_there_and_nothing_is_asked_for(browser, written, width, dark):
     seen, wrong = look(browser, written, width=width, dark=dark)
     assert wrong == []
-    assert seen["images"] == 8
+    assert seen["images"] == 12
     assert seen["undescribed"] == 0
     assert [panel[0] for panel in seen["panels"]] == ["plotly-beliefs", "plotly-equity"]
     for _, traces, wide, high in seen["panels"]:

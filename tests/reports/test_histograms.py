@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 from ensemble_kit.datasets import make_bars, read_bars
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports import save_figure
-from ensemble_kit.reports.histograms import plot_confidence, plot_pnl
+from ensemble_kit.reports.confidence_histogram import plot_confidence
+from ensemble_kit.reports.trades import plot_pnl
 from ensemble_kit.sizing.backtest import backtest
 
 CLASSES = ["bottom", "slope", "peak"]

@@ -113,7 +113,8 @@ def test_the_pictures_are_those_of_the_album_with_words(small_report, page):
     images = page.attributes("img")
     assert [image["alt"] for image in images] == [picture.alt for picture in drawn.values()]
     assert list(drawn) == [
-        *("beliefs", "signals", "reliability", "confidence_curve", "confidence", "equity", "pnl", "weights")
+        *("beliefs", "signals", "reliability", "confidence_curve", "confidence", "equity", "pnl", "weights"),
+        *("importance_trees5", "importance_trees10", "structure", "waves"),
     ]
     for image, picture in zip(images, drawn.values(), strict=True):
         assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")

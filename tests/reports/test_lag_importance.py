@@ -24,7 +24,7 @@ def frame(lags, seq_len, n_columns=30, seed=0):
 
 
 def drawn(ax):
-    ax.figure.canvas.draw()  # ticks, layout and insets are made here: their warnings, too
+    ax.figure.draw_without_rendering()  # ticks, layout and insets are made here: their warnings, too
     return ax
 
 
@@ -151,7 +151,7 @@ def test_of_a_fitted_model(tmp_path):
 def test_loads_neither_pyplot_nor_a_model_library():
     code = (
         "import sys, pandas as pd; from ensemble_kit.reports import plot_lag_importance;"
-        "plot_lag_importance(pd.DataFrame({'0': [1.0]})).figure.canvas.draw();"
+        "plot_lag_importance(pd.DataFrame({'0': [1.0]})).figure.draw_without_rendering();"
         "print({'matplotlib.pyplot', 'torch', 'mlflow', 'lightgbm'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -50,7 +50,7 @@ def given_axes():
 
 
 def drawn(ax):
-    ax.figure.canvas.draw()  # ticks, layout and legends are made here: their warnings, too
+    ax.figure.draw_without_rendering()  # ticks, layout and legends are made here: their warnings, too
     return ax
 
 
@@ -332,7 +332,7 @@ def test_save_figure_takes_axes_figures_and_lists(tmp_path):
 def test_leaves_no_global_state():
     code = (
         "import sys; from ensemble_kit.reports import plot_weights; import pandas as pd;"
-        "w = pd.DataFrame({'H0': [1.0]}); plot_weights(w, w)[0].figure.canvas.draw();"
+        "w = pd.DataFrame({'H0': [1.0]}); plot_weights(w, w)[0].figure.draw_without_rendering();"
         "print({'matplotlib.pyplot', 'torch', 'mlflow'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

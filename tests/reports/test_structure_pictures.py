@@ -20,7 +20,7 @@ FOUND = market_structure(BARS)
 
 
 def drawn(ax):
-    ax.figure.canvas.draw()  # ticks, layout and legends are made here: their warnings, too
+    ax.figure.draw_without_rendering()  # ticks, layout and legends are made here: their warnings, too
     return ax
 
 

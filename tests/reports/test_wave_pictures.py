@@ -17,7 +17,7 @@ FORECAST, ACTUAL = "Forecast (length: hindsight)", "Came true (hindsight)"
 
 
 def drawn(ax):
-    ax.figure.canvas.draw()  # ticks, layout and legends are made here: their warnings, too
+    ax.figure.draw_without_rendering()  # ticks, layout and legends are made here: their warnings, too
     return ax
 
 
