@@ -5,7 +5,7 @@
 Each member has a study of its own over the training rows (AUC-PR less the causal rule's, three purged folds). The
 holdout is the newest fifth, which no trial sees. Two ensembles are fitted on the training rows, of the defaults and of
 the winners, and compared once on the holdout: differences with paired block-bootstrap intervals, skill beside random
-walks, and the deflated Sharpe ratio for as many trials as there were. Several of these commands may work on one storage.
+walks, and the deflated Sharpe ratio for as many trials as there were. Several of these commands may share a storage.
 """
 
 from __future__ import annotations

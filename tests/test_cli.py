@@ -65,7 +65,10 @@ def test_train_then_backtest_then_another_process(here, capsys):
     card = load_card("T")
     assert pd.Timestamp(card["last_training_bar"]) < pd.Timestamp(card["holdout_start"])
     client = mlflow.MlflowClient()
-    (finished,) = client.search_runs([client.get_experiment_by_name("T").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("T").experiment_id])
+    (finished,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert sorted(run.info.run_name for run in runs if run is not finished) == ["lightgbm", "lstm_gru"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
     assert finished.info.status == "FINISHED"
     assert {"holdout_auc_pr_peak", "holdout_brier_skill", "weight_lightgbm_H0"} <= set(finished.data.metrics)
     assert len(client.get_metric_history(finished.info.run_id, "auc_pr_lightgbm_H0")) == 3  # one a fold

@@ -6,6 +6,9 @@ import argparse
 import re
 import shutil
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.cli import _shared
@@ -62,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     options : Namespace
         As parsed.
     """
-    from ensemble_kit.tracking import log_and_register, tracked_run
+    from ensemble_kit.tracking import log_and_register
     from ensemble_kit.tracking.card import model_card
     from ensemble_kit.tracking.model import check_storable
 
@@ -93,20 +96,39 @@ def run(options: argparse.Namespace) -> None:
 
         fitted, more["members_of"] = newest_members(experiment, X, options)
     _say(options, X, held, more)
-    parameters = {name: value for name, value in model.get_params().items() if not hasattr(value, "get_params")}
-    with tracked_run(options.name, _run_name(options), parameters):
+    with _fitted(options, model, fitted, (X, y, weight), labels.definition) as model:
         _log(options, experiment, more)
-        if fitted is None:
-            model.set_callbacks(*_progress()).fit(X, y, sample_weight=weight)
-            model.set_callbacks()
-        else:
-            from ensemble_kit.cli._members import judge_anew
-
-            model = judge_anew(fitted, model, X, y, weight)
         card = model_card(model, X, labels=labels, session=experiment.session, **more)
         version = log_and_register(model, X, name=options.name, card=card)
     _label(options, version)
     _report(options, model, version)
+
+
+@contextmanager
+def _fitted(options: argparse.Namespace, model: Any, members: Any, data: Any, definition: Any) -> Iterator[Any]:
+    """Give the fitted model, with its run as MLflow's active one."""
+    import mlflow
+
+    from ensemble_kit.tracking import MLflowCallback, tracked_run
+
+    X, y, weight = data
+    if members is not None:
+        from ensemble_kit.cli._members import judge_anew
+
+        parameters = {name: value for name, value in model.get_params().items() if not hasattr(value, "get_params")}
+        with tracked_run(options.name, _run_name(options), parameters):
+            yield judge_anew(members, model, X, y, weight)
+        return
+    callback = MLflowCallback(options.name, run_name=_run_name(options), tags={"labels": definition})
+    with warnings.catch_warnings():
+        # scikit-learn's own scalers have no epochs to tell of, which it says at every fit.
+        warnings.filterwarnings("ignore", message=r"The estimator \w+ does not support callbacks")
+        model.set_callbacks(*_progress(), callback).fit(X, y, sample_weight=weight)
+    model.set_callbacks()
+    # Without an id (the store was away as the fit began, and is back) a run is made now.
+    mlflow.set_experiment(options.name)
+    with mlflow.start_run(run_id=callback.run_id, run_name=None if callback.run_id else _run_name(options)):
+        yield model
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -160,10 +160,15 @@ def _requirements() -> list[str]:
 def _log_ensemble(model: Any) -> None:
     """Log what the ensemble measured: scores by fold, weights and temperatures by member."""
     ensemble = final_estimator(getattr(model, "model_", model))
-    if not hasattr(ensemble, "fold_scores_"):
+    run = mlflow.active_run()
+    if run is None or not hasattr(ensemble, "fold_scores_"):
         return
+    # A run of `MLflowCallback` has them already.
+    there = mlflow.MlflowClient().get_run(run.info.run_id).data.metrics
     for member, label, horizon, value, step in ensemble_figures(ensemble):
-        mlflow.log_metric(metric_name(label, member, horizon), value, step=step)
+        name = metric_name(label, member, horizon)
+        if name not in there:
+            mlflow.log_metric(name, value, step=step)
 
 
 def load_model(uri: str) -> Any:

@@ -11,6 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._rdb.models import TrialModel
 from optuna.trial import TrialState
+from sqlalchemy import exc
 
 __all__ = ["GRACE", "MAX_RETRY", "worker_storage"]
 
@@ -18,6 +19,8 @@ __all__ = ["GRACE", "MAX_RETRY", "worker_storage"]
 GRACE, MAX_RETRY = 3, 1
 #: How long, in s, a worker waits for others to finish writing a sqlite file.
 _SQLITE_TIMEOUT = 60
+#: How long, in s, a worker waits for another one that makes the same new database.
+_PAUSES = (0.5, 1.0, 2.0)
 
 
 class _WorkerStorage(RDBStorage):
@@ -71,13 +74,19 @@ def worker_storage(url: str, heartbeat_interval: int) -> RDBStorage:
     with warnings.catch_warnings():
         # Optuna calls both experimental since version 2.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _WorkerStorage(
-            url,
-            engine_kwargs=engine,
-            heartbeat_interval=heartbeat_interval,
-            grace_period=GRACE * heartbeat_interval,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY),
-        )
+        settings = {
+            "engine_kwargs": engine,
+            "heartbeat_interval": heartbeat_interval,
+            "grace_period": GRACE * heartbeat_interval,
+            "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY),
+        }
+        for pause in _PAUSES:
+            try:
+                return _WorkerStorage(url, **settings)
+            except (exc.IntegrityError, exc.OperationalError, exc.ProgrammingError):
+                # Two workers that make the tables of a new database: the second one finds them made.
+                time.sleep(pause)
+        return _WorkerStorage(url, **settings)
 
 
 def _take_turns(engine: Any) -> None:

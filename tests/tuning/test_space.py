@@ -194,7 +194,7 @@ def test_a_fusion_trains_its_members_itself():
     assert "learning_rate" in found
     assert "lu__d_model" in found
     assert "lu__dropout" in found
-    assert not {"lu__learning_rate", "lu__seq_len", "lu__class_weight"} & set(found)
+    assert not {"lu__learning_rate", "lu__seq_len", "lu__batch_size"} & set(found)
     assert "fusion__lu__seq_len" not in space(make_pipeline(StandardScaler(), NETWORKS["FusionClassifier"]))
 
 

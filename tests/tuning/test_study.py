@@ -152,7 +152,7 @@ def test_several_objectives_are_tuned_without_reports():
 
 def test_optunas_search_takes_our_estimators_and_our_space():
     model = make_pipeline(RelevanceRedundancySelector(), LGBMWindowClassifier(3, n_estimators=5, random_state=0))
-    found = space(model, only=["*__k", "*__num_leaves", "*__learning_rate", "*__class_weight"])
+    found = space(model, only=["*__k", "*__num_leaves", "*__learning_rate"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of its own import of Optuna's terminator
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
