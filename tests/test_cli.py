@@ -233,7 +233,7 @@ def test_interrupted_is_one_line_and_resumes(here):
     command += ["--preset", "smoke", "--tracking-uri", "sqlite:///store.db"]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     stored = here / "ensemble_kit_output" / "memory"
-    while not list(stored.rglob("output.pkl")) and started.poll() is None:
+    while not list(stored.rglob("*.checkpoint")) and started.poll() is None:
         time.sleep(0.05)
     started.send_signal(signal.SIGINT)
     _, err = started.communicate(timeout=120)
