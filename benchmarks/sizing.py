@@ -16,6 +16,7 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 
 from ensemble_kit.sizing import KellySizer
@@ -78,17 +79,17 @@ def print_known_probabilities(seed: int) -> None:
 
 def print_start(seed: int) -> None:
     """Print the smallest known p that each sizer trades."""
-    print("\n   Smallest known p that is traded, in steps of 0.001, c = conservatism")
+    print("\n   Smallest known p that is traded, c = conservatism; brier exact, reliability on drawn bets, by 0.001")
     print(f"   {'b':>5} {'break-even':>11} {'brier, c=1':>11} {'brier, c=2':>11} {'reliability, c=1':>17}")
     for b in (0.5, 1.0, 2.0):
-        first = []
-        for params in ({}, {"conservatism": 2.0}, {"penalty": "reliability"}):
-            for p in np.arange(round(1 / (1 + b), 3), 1.0, 0.001):
-                true = np.full(N_FIT, p)
-                if fitted(true, true, seed, payoffs=b, **params).transform(columns(true[:1]))[0] > 0:
-                    break
-            first.append(p)
-        print(f"   {b:5.1f} {1 / (1 + b):11.3f} {first[0]:11.3f} {first[1]:11.3f} {first[2]:17.3f}")
+        even = 1 / (1 + b)
+        brier = [brentq(lambda p, c=c, even=even: p - c / 2 * np.sqrt(p * (1 - p)) - even, even, 1.0) for c in (1, 2)]
+        for p in np.arange(round(even, 3), 1.0, 0.001):
+            true = np.full(N_FIT, p)
+            sizer = fitted(true, true, seed, payoffs=b, penalty="reliability")
+            if sizer.transform(columns(true[:1]))[0] > 0:
+                break
+        print(f"   {b:5.1f} {even:11.3f} {brier[0]:11.3f} {brier[1]:11.3f} {p:17.3f}")
 
 
 def print_miscalibration(seed: int, spread: float) -> None:

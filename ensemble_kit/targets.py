@@ -21,6 +21,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 __all__ = [
     "LOG_FLOOR",
     "Targets",
+    "check_classes",
     "check_row_weights",
     "place_columns",
     "predict_log_proba",
@@ -72,7 +73,7 @@ class Targets:
         Raises
         ------
         EnsembleKitError
-            If a label is missing or unknown.
+            If there is no row, or a label is missing or unknown.
         """
         if y is None:
             raise EnsembleKitError("This classifier requires y to be passed, but the target y is None.")
@@ -80,6 +81,8 @@ class Targets:
         single = values.ndim != 2 or (values.shape[1] == 1 and not isinstance(y, pd.DataFrame))
         if single:
             values = column_or_1d(values, warn=True).reshape(-1, 1)
+        if not len(values):
+            raise EnsembleKitError("`y` must have a row at least; got none. Widen the span that was read.")
         if np.asarray(pd.isna(values)).any():
             row = int(np.argmax(np.asarray(pd.isna(values)).any(axis=1)))
             raise EnsembleKitError(
@@ -127,28 +130,95 @@ class Targets:
         return labels[:, 0] if self.single else labels
 
 
-def stack_horizons(proba: Any) -> FloatArray:
+def check_classes(classes: Any) -> NDArray[Any]:
+    """Return the labels of columns, in their order.
+
+    Parameters
+    ----------
+    classes : sequence of K labels
+        As a user gives them; objects become what they hold.
+
+    Returns
+    -------
+    ndarray of shape (K,)
+        The labels.
+
+    Raises
+    ------
+    EnsembleKitError
+        If they are no sequence, or one comes twice.
+    """
+    try:
+        labels = np.array(np.asarray(classes).tolist())
+    except ValueError:  # of several horizons, of several lengths
+        labels = np.empty((0, 0))
+    if labels.ndim != 1 or not len(labels):
+        raise EnsembleKitError(
+            f"`classes` must be a sequence of labels, one a column; got {classes!r}. "
+            "Pass the fitted model's `classes_`, of several horizons one."
+        )
+    if twice := [label for label in dict.fromkeys(labels.tolist()) if labels.tolist().count(label) > 1]:
+        raise EnsembleKitError(
+            f"`classes` must name each class once; got {labels.tolist()}, with {twice} repeated. "
+            "Pass the fitted model's `classes_`."
+        )
+    return labels
+
+
+def stack_horizons(proba: Any, *, classes: NDArray[Any] | None = None) -> FloatArray:
     """Bring probabilities (or their logs) to shape (n, H, K).
 
     Parameters
     ----------
-    proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
-        As scikit-learn's single-output and multi-output classifiers give them.
+    proba : array-like (n, K), list of H array-likes (n, K), or ndarray (n, H, K)
+        As scikit-learn's single-output and multi-output classifiers give them. A list is one of
+        horizons where its elements are two-dimensional, and one of rows otherwise.
+    classes : ndarray of shape (K,), default=None
+        The labels of the columns, in the order wanted: frames are placed by the names of their
+        columns. Columns that pandas has numbered from 0 have no names, and are in order.
 
     Returns
     -------
     ndarray of float64, shape (n, H, K)
         The same numbers.
+
+    Raises
+    ------
+    EnsembleKitError
+        If they are no numbers of such a shape, or a frame's columns are not the classes.
     """
-    if isinstance(proba, list | tuple):
-        return np.stack([np.asarray(p, dtype=np.float64) for p in proba], axis=1)
-    array = np.asarray(proba, dtype=np.float64)
+    try:
+        if isinstance(proba, list | tuple) and len(proba) and np.ndim(proba[0]) == 2:
+            return np.stack([np.asarray(_by_label(p, classes), dtype=np.float64) for p in proba], axis=1)
+        array = np.asarray(_by_label(proba, classes), dtype=np.float64)
+    except EnsembleKitError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise EnsembleKitError(
+            f"`proba` must be numbers, as many in each row and horizon; {error}. Pass what `predict_proba` returns."
+        ) from error
     if array.ndim not in (2, 3):
         raise EnsembleKitError(
             f"`proba` must have shape (n, K) or (n, H, K), or be a list of H arrays (n, K); got {array.shape}. "
             "Pass what `predict_proba` returns."
         )
     return array[:, None, :] if array.ndim == 2 else array
+
+
+def _by_label(proba: Any, classes: NDArray[Any] | None) -> Any:
+    """Place a frame's columns in the order of the classes; what has no names is in order."""
+    if classes is None or not isinstance(proba, pd.DataFrame):
+        return proba
+    columns = proba.columns
+    if isinstance(columns, pd.RangeIndex) and columns.equals(pd.RangeIndex(len(columns))):
+        return proba
+    names = columns.astype(str).tolist() if classes.dtype.kind in "UT" else columns.tolist()
+    if len(names) != len(classes) or set(names) != set(classes.tolist()):
+        raise EnsembleKitError(
+            f"`proba` must have a column for each of the classes {classes.tolist()}, and no other; got {names}. "
+            "Name them as the model does, or pass `proba.to_numpy()` with its columns in that order."
+        )
+    return proba.iloc[:, [names.index(label) for label in classes.tolist()]]
 
 
 def unstack_horizons(proba: FloatArray, single: bool) -> Any:

@@ -16,6 +16,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.targets import (
     LOG_FLOOR,
     Targets,
+    check_classes,
     check_row_weights,
     place_columns,
     predict_log_proba,
@@ -226,3 +227,69 @@ def test_weights():
 def test_weights_refused(weights, match):
     with pytest.raises(EnsembleKitError, match=match):
         check_row_weights(weights, 3)
+
+
+# ------------------------------------------------------------------------ frames and lists
+
+
+def test_a_list_is_of_horizons_where_its_elements_are_frames_of_rows():
+    proba = np.random.default_rng(0).random((4, 3))
+    for rows in (proba.tolist(), list(proba), tuple(map(tuple, proba))):
+        np.testing.assert_array_equal(stack_horizons(rows), proba[:, None])
+    for one in (proba, proba.tolist(), pd.DataFrame(proba)):
+        np.testing.assert_array_equal(stack_horizons([one, one]), np.stack([proba, proba], axis=1))
+    with pytest.raises(EnsembleKitError, match=r"^`proba` must have shape .*; got \(0,\)\. Pass what"):
+        stack_horizons([])
+
+
+def test_columns_are_placed_by_their_names():
+    proba = np.random.default_rng(0).random((4, 3))
+    classes = np.array([3, 1, 2])
+    named = pd.DataFrame(proba, columns=pd.Index([3, 1, 2]))[[1, 2, 3]]
+    for form in (named, [named], proba, pd.DataFrame(proba)):  # pandas numbers columns without names
+        np.testing.assert_array_equal(stack_horizons(form, classes=classes)[:, 0], proba)
+    # Numbers that do not start at 0 upwards are names.
+    numbered = pd.DataFrame(proba).iloc[:, ::-1]
+    assert isinstance(numbered.columns, pd.RangeIndex)
+    np.testing.assert_array_equal(stack_horizons(numbered, classes=np.array([0, 1, 2]))[:, 0], proba)
+    np.testing.assert_array_equal(
+        stack_horizons(pd.DataFrame(proba, columns=["1", "2", "3"]), classes=np.array(["2", "3", "1"]))[:, 0],
+        proba[:, [1, 2, 0]],
+    )
+    for columns in (["a", "b", "c"], [1, 2, 2], [(1, "x"), (2, "x"), (3, "x")]):
+        with pytest.raises(
+            EnsembleKitError, match=r"must have a column for each of the classes \[3, 1, 2\], and no other"
+        ):
+            stack_horizons(pd.DataFrame(proba, columns=columns), classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [
+        ("up", r"^`classes` must be a sequence of labels, one a column; got 'up'\. Pass the fitted model's `classes_`"),
+        ([], r"^`classes` must be a sequence of labels, one a column; got \[\]\. Pass"),
+        ([["a", "b"], ["a", "b"]], "must be a sequence of labels"),
+        ([["a", "b"], ["a"]], "must be a sequence of labels"),
+        (None, "must be a sequence of labels, one a column; got None"),
+        (
+            [1, 2, 1],
+            r"^`classes` must name each class once; got \[1, 2, 1\], with \[1\] repeated\. Pass the fitted model's ",
+        ),
+    ],
+)
+def test_classes_that_are_none(classes, says):
+    with pytest.raises(EnsembleKitError, match=says):
+        check_classes(classes)
+
+
+def test_classes_stay_in_their_order():
+    assert check_classes(np.array(["up", "down"], dtype=object)).dtype.kind == "U"
+    assert check_classes(pd.Index([2, 1])).tolist() == [2, 1]
+
+
+def test_a_target_without_rows():
+    for y in ([], np.empty((0, 2)), pd.Series([], dtype=str)):
+        with pytest.raises(
+            EnsembleKitError, match=r"^`y` must have a row at least; got none\. Widen the span that was "
+        ):
+            Targets.encode(y)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics._precision import average_precision
-from ensemble_kit.targets import Targets, check_row_weights, stack_horizons
+from ensemble_kit.targets import Targets, check_classes, check_row_weights, stack_horizons
 
 __all__ = [
     "auc_pr",
@@ -41,10 +41,11 @@ def auc_pr_by_class(
     ----------
     y : array-like of shape (n,) or (n, H)
         Labels that came true.
-    proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
-        Probabilities or any scores of the classes.
+    proba : array-like (n, K), list of H array-likes (n, K), or ndarray (n, H, K)
+        Probabilities or any scores of the classes. The columns of a DataFrame are placed by
+        their names, whatever their order.
     classes : sequence of K labels
-        The labels of the columns.
+        The labels of the columns, in the order of those that have no names.
     events : sequence of labels, default=None
         The classes to score; None for all.
     sample_weight : array-like of shape (n,), default=None
@@ -54,6 +55,11 @@ def auc_pr_by_class(
     -------
     DataFrame of shape (H, n_events)
         NaN, and a warning, where a class does not occur: there is nothing to find.
+
+    Raises
+    ------
+    EnsembleKitError
+        If rows, columns and classes do not fit each other.
 
     Notes
     -----
@@ -154,7 +160,7 @@ def brier_skill(
     y, proba : see `auc_pr_by_class`
         The same; probabilities that sum to 1.
     prior : array-like of shape (K,) or (H, K)
-        Class shares of the training rows.
+        Class shares of the training rows, placed by the names of a Series or of a frame's columns.
     classes, sample_weight : see `auc_pr_by_class`
         The same.
 
@@ -169,8 +175,12 @@ def brier_skill(
     EnsembleKitError
         If `proba` or `prior` holds no probabilities, as `brier_score` does.
     """
-    p = stack_horizons(proba)
-    constant = np.broadcast_to(np.asarray(prior, np.float64), p.shape)
+    labels = check_classes(classes)
+    p = stack_horizons(proba, classes=labels)
+    shares = prior.to_frame().T if isinstance(prior, pd.Series) else prior
+    if not isinstance(shares, pd.DataFrame):
+        shares = np.atleast_2d(shares)
+    constant = np.broadcast_to(stack_horizons(shares, classes=labels)[:, 0], p.shape)
     score = _brier(y, p, classes, sample_weight, "proba")
     least = _brier(y, constant, classes, sample_weight, "prior")
     return 1.0 - score / np.where(least > 0, least, np.nan)
@@ -203,11 +213,11 @@ def _aligned(
 
     `loss_of` is what messages call them where they must be probabilities; None for any scores.
     """
-    labels = np.array(np.asarray(classes).tolist())  # objects become what they hold, as in `Targets`
+    labels = check_classes(classes)
     # Columns may come in any order of classes; class numbers need the sorted one.
     order = np.argsort(labels)
     targets = Targets.encode(y, classes=labels[order])
-    p = stack_horizons(proba)
+    p = stack_horizons(proba, classes=labels)
     if p.shape != (*targets.codes.shape, len(labels)):
         raise EnsembleKitError(
             f"`proba` must have shape {(*targets.codes.shape, len(labels))} to fit `y` and `classes`; got {p.shape}."

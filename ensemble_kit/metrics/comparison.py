@@ -15,7 +15,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics._precision import area_of_sorted, falling
 from ensemble_kit.metrics._resamples import Resamples, moments, percentiles
 from ensemble_kit.metrics.classification import _aligned, _chosen
-from ensemble_kit.targets import LOG_FLOOR, check_row_weights, stack_horizons
+from ensemble_kit.targets import LOG_FLOOR, check_classes, check_row_weights, stack_horizons
 
 __all__ = ["compare_scores", "score_interval"]
 
@@ -203,7 +203,7 @@ class _Rows:
         return cls(
             y,
             truth if truth.ndim == 1 else truth[:, horizon],
-            np.array(np.asarray(classes).tolist()),
+            check_classes(classes),
             kind,
             events,
             horizon,
@@ -236,12 +236,14 @@ class _Rows:
     def _columns(self, proba: Any) -> FloatArray:
         """Return one column a class, in the order of the classes, of the horizon judged."""
         if not isinstance(proba, pd.DataFrame):
-            return stack_horizons(proba)[:, self.horizon]
+            return stack_horizons(proba, classes=self.classes)[:, self.horizon]
         if isinstance(self.y, pd.Series | pd.DataFrame) and not proba.index.equals(self.y.index):
             raise EnsembleKitError(
                 f"`proba` must have the index of `y` ({len(self.y)} rows); got another one of {len(proba)}. "
                 "Take both from `labels.align(...)`."
             )
+        if isinstance(proba.columns, pd.RangeIndex) and proba.columns.equals(pd.RangeIndex(len(self.classes))):
+            return proba.to_numpy(np.float64)
         needed = list(self.classes.tolist() if self.events is None else np.atleast_1d(np.asarray(self.events)).tolist())
         if missing := [label for label in needed if label not in proba]:
             raise EnsembleKitError(

@@ -15,7 +15,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics._resamples import moments
 from ensemble_kit.metrics.classification import _aligned, _check_probabilities, _chosen
 from ensemble_kit.metrics.reliability import _Runs, _wilson
-from ensemble_kit.targets import check_row_weights, stack_horizons
+from ensemble_kit.targets import check_classes, check_row_weights, stack_horizons
 
 __all__ = ["belief_crossings", "confidence_curve"]
 
@@ -40,10 +40,11 @@ def confidence_curve(
     ----------
     y : array-like of shape (n,)
         Labels that came true, in time order.
-    proba : ndarray of shape (n, K) or (n, 1, K)
-        Probabilities of the same rows, of one horizon.
+    proba : array-like of shape (n, K) or (n, 1, K)
+        Probabilities of the same rows, of one horizon. The columns of a DataFrame are placed by
+        their names, whatever their order.
     classes : sequence of K labels
-        The labels of the columns.
+        The labels of the columns, in the order of those that have no names.
     events : sequence of labels, default=None
         The classes that are called: the call of a row is its most probable event, whatever is
         more probable besides. None for all classes.
@@ -78,8 +79,8 @@ def confidence_curve(
     Raises
     ------
     EnsembleKitError
-        If a row that counts holds no probabilities, or thresholds, times, `block` or `level`
-        do not fit.
+        If there is no row, one that counts holds no probabilities, or classes, thresholds,
+        times, `block` or `level` do not fit.
 
     See Also
     --------
@@ -189,10 +190,11 @@ def belief_crossings(
 
     Parameters
     ----------
-    proba : DataFrame or ndarray of shape (n, K) or (n, 1, K)
-        Probabilities in time order, of one horizon. NaN where nothing is known.
+    proba : DataFrame or array-like of shape (n, K) or (n, 1, K)
+        Probabilities in time order, of one horizon. NaN where nothing is known. The columns of
+        a DataFrame are placed by their names, whatever their order.
     classes : sequence of K labels
-        The labels of the columns.
+        The labels of the columns, in the order of those that have no names.
     threshold : float or mapping of label to float
         In (0, 1]. A number is that of all classes; a mapping leaves the classes it does not
         name out.
@@ -228,8 +230,8 @@ def belief_crossings(
     1    1   buy        up     0.7
     3    3   buy      down     0.4
     """
-    stacked = stack_horizons(proba)
-    labels = list(np.asarray(classes).tolist())
+    names = check_classes(classes)
+    stacked, labels = stack_horizons(proba, classes=names), names.tolist()
     if stacked.shape[1:] != (1, len(labels)):
         raise EnsembleKitError(
             f"`proba` must be of one horizon and {len(labels)} classes, a row a bar; got {stacked.shape}. "
@@ -255,7 +257,7 @@ def belief_crossings(
     row, column = np.nonzero(up | ((before >= least) & (p < least)))
     columns = {
         "row": row,
-        "class": np.array(labels)[column],
+        "class": names[column],
         "direction": np.where(up[row, column], "up", "down"),
         "belief": p[row, column],
     }
@@ -263,7 +265,7 @@ def belief_crossings(
 
 
 def _within(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, Real) and low <= float(value) <= high
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and low <= float(value) <= high
 
 
 def _least(threshold: Any, labels: list[Any]) -> FloatArray:

@@ -212,12 +212,12 @@ class OverfittingResult:
     ----------
     pbo : float
         Probability of backtest overfitting: share of splits in which the trial that was best in
-        sample is no better than the median trial out of sample. About 0.5 of pure noise,
-        0 where the best is the best everywhere.
+        sample is worse than the median trial out of sample; where it is the median, half a
+        split. About 0.5 of pure noise and of equal trials, 0 where the best is the best everywhere.
     splits : DataFrame of shape (n_splits, 4)
         Of each split the selected `trial`, its Sharpe ratio a period `in_sample` and
-        `out_of_sample`, and the `logit` of its relative rank out of sample (at most 0 where
-        it is no better than the median).
+        `out_of_sample`, and the `logit` of its relative rank out of sample (below 0 where
+        it is worse than the median, 0 where it is the median).
     slope : float
         Performance degradation: slope of out-of-sample over in-sample Sharpe ratios; NaN
         where the latter are all equal. Not above 0: better there says nothing, or worse, here.
@@ -262,7 +262,8 @@ def probability_of_backtest_overfitting(returns: Any, *, n_blocks: int = 16) -> 
     in a half, as those of one that did not trade then, has a Sharpe ratio of 0 there. Of
     equal trials the first is selected, and ranks are averaged. Splits share their rows, so
     their number is no measure of how sure `pbo` is: over studies of pure noise it has its
-    mean at 0.5 and a standard deviation of 0.15 to 0.2.
+    mean at 0.5 and a standard deviation that depends on the number of trials: with 10 blocks
+    0.31 of 2, 0.24 of 3, 0.2 of 20 and 0.15 of 100 independent ones.
 
     References
     ----------
@@ -293,7 +294,8 @@ def probability_of_backtest_overfitting(returns: Any, *, n_blocks: int = 16) -> 
     columns = {"trial": names.take(selected), "in_sample": inside, "out_of_sample": outside, "logit": logit}
     off = inside - inside.mean()
     return OverfittingResult(
-        pbo=float((logit <= 0).mean()),
+        # Were a median rank a loss, noise would seem overfit: by 1 / (2 N) for an odd number of trials.
+        pbo=float(((logit < 0) + (logit == 0) / 2).mean()),
         splits=pd.DataFrame(columns).rename_axis("split"),
         slope=float(off @ outside / (off @ off)) if np.ptp(inside) > 0 else float("nan"),
         probability_of_loss=float((outside < 0).mean()),

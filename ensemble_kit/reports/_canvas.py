@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.sizing._directions import find_directions
 
 __all__ = ["save_figure"]
 
@@ -63,9 +66,22 @@ def save_figure(drawn: Any, path: str | os.PathLike[str], *, dpi: int = 150) -> 
 
 def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """Return the given axes, or those of a new figure that pyplot knows nothing of."""
-    ax = Figure(figsize=size, layout="constrained").subplots() if ax is None else ax
+    if ax is None:
+        ax = Figure(figsize=size, layout="constrained").subplots()
+    else:
+        _make_room(ax)
     open_frame(ax)
     return ax
+
+
+def _make_room(ax: Axes) -> None:
+    """Give a grid without a layout the tight one: heads and date ticks need more than its gaps."""
+    figure = ax.figure
+    # Tight, which leaves later calls of `tight_layout` and `subplots_adjust` without a warning.
+    if not isinstance(figure, Figure) or figure.get_layout_engine() is not None or figure.subfigs:
+        return
+    if all(one.get_subplotspec() is not None for one in figure.axes):
+        figure.set_layout_engine("tight")
 
 
 def open_frame(ax: Axes) -> None:
@@ -82,9 +98,20 @@ def split_below(ax: Axes) -> Axes:
     return ax.figure.add_subplot(parts[1], sharex=ax)
 
 
-def event_colors(n: int) -> list[str]:
+def line_colors(n: int) -> list[str]:
+    """Return colours of lines that stand for no class."""
     palette = [VERMILION, BLUE, GREEN, PURPLE, ORANGE]
     return [palette[k % len(palette)] for k in range(n)]
+
+
+def event_colors(events: Sequence[Any], classes: Sequence[Any]) -> list[str]:
+    """Return green for the class that means a rise, vermilion for a fall, and other colours for others."""
+    try:
+        long, short = (classes[column] for column in find_directions(classes, None, None))
+    except EnsembleKitError:  # no class has a direction
+        return [(BLUE, ORANGE, PURPLE, GREY, INK)[k % 5] for k in range(len(events))]
+    known, others = {long: GREEN, short: VERMILION}, cycle((BLUE, PURPLE, ORANGE))
+    return [known[event] if event in known else next(others) for event in events]
 
 
 def one_a_row(values: Any, index: pd.Index[Any], name: str) -> NDArray[Any]:
@@ -98,6 +125,10 @@ def one_a_row(values: Any, index: pd.Index[Any], name: str) -> NDArray[Any]:
             f"{'another index' if other else 'shape'} of {len(array) if other else array.shape}. Align it first."
         )
     return array
+
+
+def count_bars(n: int) -> str:
+    return f"{n:,} bar{'' if n == 1 else 's'}"
 
 
 def span_of(index: pd.Index[Any]) -> str:

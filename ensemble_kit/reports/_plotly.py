@@ -25,6 +25,7 @@ def new_figure(
     times: pd.DatetimeIndex,
     *,
     panels: Mapping[str, tuple[float, float, str | None]],
+    subtitle: str = "",
     first: int = 0,
     end: float = 0.0,
 ) -> Figure:
@@ -55,8 +56,16 @@ def new_figure(
             f"yaxis{panel[1:]}": {"domain": [low, high], "title": {"text": name}, "zeroline": False}
             for panel, (low, high, name) in panels.items()
         },
-        "title": {"text": title, "x": 0.01, "y": 0.98, "yanchor": "top", "font": {"size": 17}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
+        "title": {
+            "text": title,
+            "subtitle": {"text": subtitle},
+            "x": 0.01,
+            "y": 0.97,
+            "yanchor": "top",
+            "font": {"size": 17},
+        },
+        # Below, where a phone's many lines of it cover nothing.
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top"},
         "template": "simple_white",
         "font": {"color": INK},
         "hovermode": "x",

@@ -259,6 +259,9 @@ def _sizer(model: Any) -> Section:
     for side in {"long_", "short_"} & set(fitted):
         fitted[side] = sizer.classes_[fitted[side]]
     told = {"sizer": type(sizer).__name__} | {name: cells.value(one) for name, one in (*given.items(), *fitted.items())}
+    if "payoffs_" in fitted:  # each class has its own
+        paid = zip(sizer.classes_, fitted["payoffs_"], strict=True)
+        told["payoffs_"] = "; ".join(f"{label}: {cells.value(np.ravel(one))}" for label, one in paid)
     about = "As set, and (ending in _) as fitted on out-of-fold probabilities, before the holdout began."
     return Section("sizer", heading, words=[about], facts=told)
 

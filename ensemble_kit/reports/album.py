@@ -151,7 +151,7 @@ def _pictures(report: HoldoutReport, model: Any) -> Iterator[Picture]:
         "Is it right where it is sure?",
         "Each row's most probable event, right or wrong, among the rows at least that sure; to the right few rows are "
         "left, and a threshold picked here is a look at the holdout.",
-        plot_confidence_curve(confidence_curve(truth, judged, thresholds=_THRESHOLDS, **known)),
+        plot_confidence_curve(confidence_curve(truth, judged, thresholds=_THRESHOLDS, **known), calls="event calls"),
     )
     yield Picture(
         "confidence",

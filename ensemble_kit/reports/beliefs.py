@@ -26,6 +26,7 @@ from ensemble_kit.reports._canvas import (
     split_below,
 )
 from ensemble_kit.reports._ranges import Beliefs, mix_shades, read_beliefs
+from ensemble_kit.reports._texts import fit_head, points
 
 __all__ = ["plot_beliefs"]
 
@@ -35,9 +36,7 @@ IntArray = NDArray[np.int64]
 #: Crossings of one class that lie closer than this are drawn as one line.
 _APART = 8.0  # points
 #: Room for triangles above and below the candles.
-_ROOM = 6.0  # points
-#: On narrower axes title and legend are written smaller.
-_HEAD = 6.5  # inches
+_ROOM = 11.0  # points
 
 
 def plot_beliefs(
@@ -122,7 +121,8 @@ def plot_beliefs(
     ax = new_axes(ax, (10, 6))
     draw_candles(ax, bars, first=shown.first)
     low, high = ax.get_ylim()
-    room = (high - low) * _ROOM / (ax.bbox.height / ax.figure.dpi * 72)  # of small axes the candles' own is too little
+    # Of small axes the candles' own room is too little. Head and belief lines will take a good part of the height.
+    room = (high - low) * _ROOM / max(0.7 * points(ax)[1] - 45, 3 * _ROOM)
     ax.set_ylim(low - room, high + room)
     _shade(ax, shown)
     below = split_below(ax)
@@ -137,7 +137,7 @@ def plot_beliefs(
     date_ticks(below, bars.index, shown.first)
     ax.tick_params(labelbottom=False)
     ax.set_ylabel("Price")
-    _write_head(ax, shown.title)
+    fit_head(ax, shown.title)
     return ax
 
 
@@ -152,10 +152,10 @@ def _shade(ax: Axes, shown: Beliefs) -> None:
 
 
 def _draw_crossings(parts: Sequence[Axes], rows: IntArray, color: str, n_shown: int) -> None:
-    points = parts[0].bbox.width / parts[0].figure.dpi * 72
-    rows = _thin_out(rows, _APART * n_shown / points)
+    width = points(parts[0])[0]
+    rows = _thin_out(rows, _APART * n_shown / width)
     # Ten points of room a line or more: thin. Less: thinner and fainter, or they hide what they point at.
-    room = min(points / (10 * max(len(rows), 1)), 1.0)
+    room = min(width / (10 * max(len(rows), 1)), 1.0)
     style: dict[str, Any] = {"colors": color, "linewidths": 0.4 + 0.4 * room, "alpha": 0.35 + 0.35 * room}
     x = np.repeat(rows + 0.5, 2).reshape(-1, 2, 1)
     segments = np.concatenate([x, np.broadcast_to([[0.0], [1.0]], x.shape)], axis=2)  # (n, 2, 2)
@@ -178,8 +178,7 @@ def _draw_beliefs(ax: Axes, shown: Beliefs) -> None:
     open_frame(ax)
     n = len(shown.belief)
     x = shown.first + 0.5 + np.arange(n + 1)
-    points = ax.bbox.width / ax.figure.dpi * 72 / n
-    width = min(max(1.5 * points, 0.6), 1.4)
+    width = min(max(1.5 * points(ax)[0] / n, 0.6), 1.4)
     for side, color, order in ((2, GREY, 2.0), (1, VERMILION, 2.1), (0, GREEN, 2.2))[not shown.other :]:
         y = np.append(shown.belief[:, side], shown.belief[-1, side])
         ax.step(x, y, where="post", color=color, linewidth=width, zorder=order)
@@ -190,7 +189,7 @@ def _draw_beliefs(ax: Axes, shown: Beliefs) -> None:
             style: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "color": color}
             ax.annotate(f"{level:g}", (1, level), xycoords=ax.get_yaxis_transform(), fontsize="small", **style)
     ax.set_ylim(-0.03, 1.03)
-    ax.set_yticks([0, 0.5, 1])
+    ax.set_yticks([0, 0.5, 1] if points(ax)[1] > 40 else [0, 1])
     ax.set_ylabel("Belief")
 
 
@@ -198,21 +197,10 @@ def _mark_turns(ax: Axes, shown: Beliefs, side: int) -> None:
     """Set triangles some points off the bars' ranges, whatever the scale."""
     if not shown.marks[side]:
         return
-    points = ax.bbox.width / ax.figure.dpi * 72
-    size = min(max(0.5 * points / max(sum(map(len, shown.turns)), 1), 3.0), 6.0)
+    size = min(max(0.5 * points(ax)[0] / max(sum(map(len, shown.turns)), 1), 3.0), 6.0)
     edge, marker, sign = (("low", "^", -1), ("high", "v", 1))[side]
     at = shown.turns[side]
     y = shown.bars[edge].to_numpy(np.float64)[at]
     offset = ScaledTranslation(0, sign * (4 + size / 2) / 72, ax.figure.dpi_scale_trans)
     style: dict[str, Any] = {"markersize": size, "markeredgecolor": BLUE, "markerfacecolor": "white", "zorder": 4}
     ax.plot(at, y, marker, transform=ax.transData + offset, label=shown.marks[side], **style)
-
-
-def _write_head(ax: Axes, title: str) -> None:
-    """Write title and legend as `fit_head` does, but in rows of three, and smaller on small axes."""
-    scale = min(ax.bbox.width / ax.figure.dpi / _HEAD, 1.0)
-    rows = -(-len(ax.get_legend_handles_labels()[0]) // 3)
-    ax.set_title(title, loc="left", pad=scale * (9 + 15 * rows), fontsize=12 * scale)
-    style: dict[str, Any] = {"frameon": False, "borderaxespad": 0.3, "handletextpad": 0.4, "columnspacing": 1.2}
-    legend = ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=3, fontsize=10 * scale, **style)
-    legend.set_in_layout(False)

@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports._canvas import BLUE, GREY, ORANGE, PURPLE, new_axes, open_frame, percent, split_below
-from ensemble_kit.reports._texts import fit_head
+from ensemble_kit.reports._texts import fit_head, label_y, points
 
 __all__ = ["plot_confidence_curve"]
 
 _COLUMNS = ["coverage", "n", "accuracy", "low", "high", "base_rate", "mean_confidence"]
 #: The title names the surest rows that are not fewer than this.
 _FEW = 30
+#: Axes lower than this have room for two ticks.
+_LOW = 45.0  # points
 
 
-def plot_confidence_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+def plot_confidence_curve(curve: pd.DataFrame, *, calls: str = "rows", ax: Axes | None = None) -> Axes:
     """Draw accuracy and coverage by confidence threshold, beside what the base rate gives.
 
     Parameters
@@ -30,6 +32,9 @@ def plot_confidence_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axe
         What `ensemble_kit.metrics.confidence_curve` returned, of one horizon: thresholds as
         index, columns `coverage`, `n`, `accuracy`, `low`, `high`, `base_rate` and
         `mean_confidence`.
+    calls : str, default="rows"
+        What the title counts: "event calls", say, where the curve was made of `events`, of which
+        each row calls its most probable, though most likely none comes.
     ax : Axes, default=None
         Where to draw. None makes a figure.
 
@@ -73,7 +78,6 @@ def plot_confidence_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axe
         if len(at) == 1:  # one point makes no line
             ax.plot(at, some[column], "_", color=color, markersize=12)
     ax.yaxis.set_major_formatter(percent)
-    ax.set_ylabel("Accuracy")
     if len(at) == 1:
         ax.vlines(at, some["low"], some["high"], color=BLUE, linewidth=1.2)
     pad = 0.02 * np.ptp(x) or 0.05
@@ -81,7 +85,7 @@ def plot_confidence_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axe
         ax.axvspan(x[~reached][0], x[-1] + pad, color=GREY, alpha=0.15, linewidth=0, zorder=0, label="no rows")
     first, sure = some.iloc[0], some[some["n"] >= _FEW]
     last = (some if sure.empty else sure).iloc[-1]
-    title = f"Accuracy {first['accuracy']:.1%} on {first['n']:,.0f} rows"
+    title = f"Accuracy {first['accuracy']:.1%} on {first['n']:,.0f} {calls}"
     if last["n"] < first["n"]:
         title += f", {last['accuracy']:.1%} on the surest {last['n']:,.0f} (base rate {last['base_rate']:.1%})"
     fit_head(ax, title)
@@ -93,7 +97,8 @@ def plot_confidence_curve(curve: pd.DataFrame, *, ax: Axes | None = None) -> Axe
     below.set_xlim(x[0] - pad, x[-1] + pad)
     for axis in (below.xaxis, below.yaxis):
         axis.set_major_formatter(percent)
-    below.set_ylabel("Rows")
+    label_y(ax, "Accuracy")
+    label_y(below, "Rows")
     below.set_xlabel("Threshold of confidence")
     ax.tick_params(labelbottom=False)
     return ax
@@ -105,7 +110,7 @@ def _scale_coverage(ax: Axes, coverage: NDArray[np.float64]) -> None:
     if least < most / 20:
         ax.set_yscale("log")
         ax.set_ylim(least / 2, 2 * most)
-        ax.yaxis.set_major_locator(LogLocator(numticks=4))
+        ax.yaxis.set_major_locator(LogLocator(numticks=4 if points(ax)[1] > _LOW else 2))
         ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.set_ylim(0, 1.05 * most)

@@ -20,7 +20,7 @@ from ensemble_kit.reports._canvas import (
     percent,
     split_below,
 )
-from ensemble_kit.reports._texts import fit_head, wrap
+from ensemble_kit.reports._texts import fit_head, label_y, points, wrap
 
 __all__ = ["plot_confidence"]
 
@@ -29,6 +29,8 @@ BoolArray = NDArray[np.bool_]
 
 #: Bins of fewer rows are drawn hollow: their accuracy is hearsay.
 _FEW = 30
+#: Axes lower than this have room for two ticks.
+_LOW = 40.0  # points
 
 
 def plot_confidence(
@@ -147,10 +149,10 @@ def _accuracy_below(
     high = max(float(share.max()), base, float(edges[-1]))
     below.set_ylim(0, min(1.0, 1.1 * high))
     below.set_xlim(*ends)
-    below.yaxis.set_major_locator(MaxNLocator(3))
+    below.yaxis.set_major_locator(MaxNLocator(3 if points(below)[1] > _LOW else 1))
     for axis in (below.xaxis, below.yaxis):
         axis.set_major_formatter(percent)
-    below.set_ylabel(name)
+    label_y(below, name)
     hollow = f" (hollow: fewer than {_FEW} rows)" if (n[some] < _FEW).any() else ""
     below.set_xlabel(wrap(ax, f"{'Largest' if name == 'Right' else 'Predicted'} probability{hollow}"))
     ax.tick_params(labelbottom=False)

@@ -141,7 +141,7 @@ class ConfidenceDisplay(_OfLabels):
     Attributes
     ----------
     arguments : dict
-        `curve`, the frame drawn. Use `from_estimator` or `from_predictions` to make one.
+        `curve`, the frame drawn, and what it counts, `calls`. Use `from_estimator` or `from_predictions` to make one.
 
     Examples
     --------
@@ -180,7 +180,8 @@ class ConfidenceDisplay(_OfLabels):
         ConfidenceDisplay
             Drawn.
         """
-        return cls(curve=confidence_curve(y_true, proba, classes=classes, **options)).plot(ax=ax)
+        calls = "rows" if options.get("events") is None else "event calls"
+        return cls(curve=confidence_curve(y_true, proba, classes=classes, **options), calls=calls).plot(ax=ax)
 
 
 class BeliefDisplay(_Display):

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports._canvas import (
     BLUE,
     GREY,
@@ -16,7 +17,7 @@ from ensemble_kit.reports._canvas import (
     percent,
     split_below,
 )
-from ensemble_kit.reports._texts import fit_head
+from ensemble_kit.reports._texts import fit_head, label_y
 from ensemble_kit.sizing.backtest import BacktestResult
 
 __all__ = ["plot_equity"]
@@ -39,6 +40,11 @@ def plot_equity(result: BacktestResult, *, ax: Axes | None = None) -> Axes:
     Axes
         The axes of equity; those of the drawdown are the figure's newest, ``ax.figure.axes[-1]``.
 
+    Raises
+    ------
+    EnsembleKitError
+        If `result` is something else.
+
     Examples
     --------
     >>> import pandas as pd
@@ -50,6 +56,10 @@ def plot_equity(result: BacktestResult, *, ax: Axes | None = None) -> Axes:
     >>> plot_equity(backtest(bars, [1, 1, 0, 0], costs=0)).get_ylabel()
     'Gain since the first bar'
     """
+    if not isinstance(result, BacktestResult):
+        raise EnsembleKitError(
+            f"`result` must be a BacktestResult; got {type(result).__name__}. Pass what `backtest` returned."
+        )
     ax = new_axes(ax, (10, 5.5))
     equity, hold = (curve.to_numpy() / curve.iloc[0] for curve in (result.equity, result.buy_and_hold))
     m = result.metrics
@@ -61,13 +71,13 @@ def plot_equity(result: BacktestResult, *, ax: Axes | None = None) -> Axes:
         ratio = "" if np.isnan(sharpe) else f", Sharpe {sharpe:.2f}"
         ax.plot(x, values - 1, color=color, linewidth=1.3, label=f"{name}: {gain:+.1%}{ratio}".replace("-", MINUS))
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-    ax.set_ylabel("Gain since the first bar")
     fit_head(ax, f"Equity after costs, {m['trades']:,.0f} trade{'' if m['trades'] == 1 else 's'}")
     below = split_below(ax)
+    label_y(ax, "Gain since the first bar")
     top = np.maximum.accumulate(hold)
     below.plot(x, hold / top - 1, color=GREY, linewidth=1)
     below.fill_between(x, result.drawdown, 0, color=BLUE, alpha=0.4, linewidth=0)
-    below.set_ylabel("Drawdown")
+    label_y(below, "Drawdown")
     below.set_xlim(0, max(len(x) - 1, 1))
     date_ticks(below, result.equity.index, 0)
     ax.tick_params(labelbottom=False)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ensemble_kit.bars import row_keys
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports._canvas import BLUE, GREEN, VERMILION, date_ticks, new_axes, span_of
-from ensemble_kit.reports._texts import fit_head
+from ensemble_kit.reports._texts import fit_head, label_y, points
 
 __all__ = ["plot_folds"]
 
@@ -78,8 +78,8 @@ def plot_folds(cv: Any, X: Any, *, ax: Axes | None = None) -> Axes:
             ax.add_collection(PolyCollection(blocks, label=label, facecolors=color, edgecolors=color, **style))
             below += share
         names.append(f"Fold {fold}\n{len(train):,} | {len(purged):,} | {len(test):,}")
-    ax.set_yticks(range(len(folds)), names)
-    ax.set_ylabel("Rows: train | purged | test")
+    ax.set_yticks(range(len(folds)), names, fontsize=min(10.0, max(0.17 * points(ax)[1] / max(len(folds), 1), 4.5)))
+    label_y(ax, "Rows: train | purged | test")
     ax.set_ylim(len(folds) - 0.5, -0.5)
     ax.set_xlim(-0.5, len(axis) - 0.5)
     ax.tick_params(axis="y", length=0)

@@ -153,9 +153,7 @@ class _Panel:
 
     @classmethod
     def of(cls, name: str, title: str, caption: str, figure: Any) -> _Panel:
-        # The page writes the title; the legend goes below, where a phone's many lines of it cover nothing.
-        below = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top"}
-        figure.update_layout(title=None, margin_t=40, legend=below)
+        figure.update_layout(title=None, margin_t=40)  # the page writes the title
         markup = figure.to_html(
             full_html=False,
             include_plotlyjs=False,

@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ensemble_kit.bars import PRICES
+from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports._canvas import BLUE, GREEN, GREY, INK, MINUS, PURPLE, VERMILION
 from ensemble_kit.reports._plotly import add_line, as_segments, faint, new_figure, write_times
 from ensemble_kit.reports._ranges import Beliefs, mix_shades, read_beliefs
+from ensemble_kit.sizing.backtest import BacktestResult
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from ensemble_kit.sizing import BacktestResult
 
 __all__ = ["interactive_beliefs", "interactive_equity"]
 
@@ -94,13 +94,14 @@ def interactive_beliefs(
     >>> up = 0.5 + 0.4 * np.sin(np.arange(200) / 15)
     >>> figure = interactive_beliefs(bars, np.column_stack([1 - up, up]), classes=["down", "up"])
     >>> figure.layout.title.text
-    'Beliefs at the close, 200 bars, 2022-01-03 to 2022-01-05'
+    'Beliefs at the close, 200 bars'
     """
     shown = read_beliefs(
         bars, proba, classes=classes, threshold=threshold, labels=labels, last=last, long=long, short=short
     )
     panels = {"y": (0.3, 1.0, None), "y2": (0.0, 0.26, "Belief")}
-    figure = new_figure(shown.title, shown.times, first=shown.first, end=1.0, panels=panels)
+    title, _, span = shown.title.rpartition(", ")  # on two lines, for phones
+    figure = new_figure(title, shown.times, subtitle=span, first=shown.first, end=1.0, panels=panels)
     # The shade has an axis of its own under that of the prices, so that it fills the panel at any zoom.
     figure.update_layout(
         yaxis={"range": [0, 1], "fixedrange": True, "visible": False},
@@ -127,6 +128,11 @@ def interactive_equity(result: BacktestResult) -> Figure:
     plotly.graph_objects.Figure
         Three panels that share x, bar numbers with their times on the ticks.
 
+    Raises
+    ------
+    EnsembleKitError
+        If `result` is something else.
+
     Notes
     -----
     Of a long backtest a few thousand bars are drawn: time is parted into 700 equal stretches, and
@@ -144,6 +150,10 @@ def interactive_equity(result: BacktestResult) -> Figure:
     >>> interactive_equity(result).layout.title.text
     'Equity after costs, 1 trade'
     """
+    if not isinstance(result, BacktestResult):
+        raise EnsembleKitError(
+            f"`result` must be a BacktestResult; got {type(result).__name__}. Pass what `backtest` returned."
+        )
     equity, hold, gross, net = (
         values.to_numpy(np.float64)
         for values in (result.equity, result.buy_and_hold, result.exposure["gross"], result.exposure["net"])

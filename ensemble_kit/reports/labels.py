@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ensemble_kit.bars import check_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.labels import Labels
-from ensemble_kit.reports._canvas import GREEN, GREY, INK, VERMILION, date_ticks, new_axes, span_of
-from ensemble_kit.reports._texts import fit_head
+from ensemble_kit.reports._canvas import GREEN, GREY, INK, VERMILION, count_bars, date_ticks, new_axes, span_of
+from ensemble_kit.reports._texts import fit_head, label_y
 
 __all__ = ["plot_labels"]
 
@@ -86,10 +86,10 @@ def plot_labels(bars: pd.DataFrame, labels: Labels, *, last: int | None = None, 
     ax.set_xlim(-0.5, len(x) - 0.5)
     ax.margins(y=0.12)
     date_ticks(ax, times, 0)
-    ax.set_ylabel("Close, and range of each bar")
+    label_y(ax, "Close, and range of each bar")
     name = labels.definition.get("label", "labels").replace("_", " ").capitalize()
     late = " (hatched: not known yet)" if unknown.any() else ""
-    fit_head(ax, f"{name}, in hindsight: {len(x):,} bars, {span_of(times)}{late}")
+    fit_head(ax, f"{name}, in hindsight: {count_bars(len(x))}, {span_of(times)}{late}")
     return ax
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import reliability_curve
-from ensemble_kit.reports._canvas import GREY, INK, event_colors, new_axes, percent
-from ensemble_kit.reports._texts import fit_head, is_narrow
+from ensemble_kit.reports._canvas import GREY, INK, event_colors, new_axes, open_frame, percent, split_below
+from ensemble_kit.reports._texts import fit_head, is_narrow, label_y, points
 
 __all__ = ["plot_reliability"]
 
@@ -27,6 +27,8 @@ _BEFORE: dict[str, Any] = _AFTER | {"linewidth": 0.9, "linestyle": ":", "markerf
 
 #: A bin of rare events says something from so many on, and a curve from so many bins on.
 _EVENTS_A_BIN, _FEWEST_BINS = 4, 3
+#: What a tick's label takes in points, with the gap to the next: width and height.
+_LABEL = (36.0, 18.0)
 
 
 def plot_reliability(
@@ -44,8 +46,6 @@ def plot_reliability(
 ) -> Axes:
     """Draw how often each class came against how often it was said to.
 
-    Below lies how many rows were given which probability.
-
     Parameters
     ----------
     proba : array-like of shape (n, K)
@@ -55,7 +55,8 @@ def plot_reliability(
     classes : sequence of length K
         The classes of the columns.
     events : sequence, default=None
-        Classes to draw, one line each. None draws all but the one that came most often.
+        Classes to draw, one line each. None draws all but the one that came most often, which
+        is drawn alone where no other came.
     before : array-like of shape (n, K), default=None
         Probabilities of the same rows before calibration, drawn pale and without intervals.
     sample_weight : array-like of shape (n,), default=None
@@ -75,7 +76,8 @@ def plot_reliability(
     Returns
     -------
     Axes
-        Square axes from 0 to the data's end, in percent. If most predictions are small
+        Axes from 0 to the data's end, the same for both, in percent; below, ``ax.figure.axes[-1]``,
+        how many rows were given which probability. If most predictions are small
         beside the largest (rare events), both scales are square roots, which keep 0 and
         the diagonal, and bins promise equally many events each. Bars are the 95 % intervals
         of `reliability_curve`, which know that labels overlap.
@@ -103,8 +105,10 @@ def plot_reliability(
     came, counted = _check_one_horizon(states, y, list(classes), sample_weight)
     if events is None:
         weights = counted if sample_weight is None else np.asarray(sample_weight, np.float64)
-        common = int(np.argmax([weights[came == c].sum() for c in classes]))
-        events = [c for k, c in enumerate(classes) if k != common]
+        often = np.array([weights[came == c].sum() for c in classes])
+        common = int(often.argmax())
+        others = [c for k, c in enumerate(classes) if k != common]
+        events = others if (often > 0).sum() > 1 or not counted.any() else [classes[common]]
     unknown = [event for event in events if event not in list(classes)]
     if unknown:
         raise EnsembleKitError(f"`events` must be among {list(classes)}; got {unknown}. Name classes of the columns.")
@@ -116,21 +120,23 @@ def plot_reliability(
         fewest = min(int((came[counted] == event).sum()) for event in events)
         bins["n_bins"] = min(n_bins, max(fewest // _EVENTS_A_BIN, _FEWEST_BINS))
     curves = [reliability_curve(y, p, **known, **bins) for p in states if counted.any()]
-    ax = new_axes(ax, (5.5, 7.2))
-    colors = event_colors(len(events))
+    ax = new_axes(ax, (5.5, 7.4))
+    colors = event_colors(events, list(classes))
     for curve, style in zip(curves, (_AFTER, _BEFORE), strict=False):
         for (event, rows), color in zip(curve.groupby("class", sort=False), colors, strict=True):
             _draw(ax, rows, f"{event}: {(came[counted] == event).sum():,} of {counted.sum():,} rows", color, style)
     ends = [curve[["probability", "frequency"]].to_numpy().max() for curve in curves]
     end = min(1.05 * max([*ends, *(curve["high"].max() for curve in curves[:1])], default=0.0), 1.0) or 1.0
-    _square(ax, end, rare=rare)
     ax.plot([0, end], [0, end], color=GREY, linewidth=1, linestyle="--", zorder=0)
-    ax.set_ylabel("Observed" if is_narrow(ax) else "Observed frequency, 95 % interval")
     handles = ax.get_legend_handles_labels()[0]
     if before is not None:
         handles.append(Line2D([], [], color=INK, label="before calibration", **_BEFORE))
     fit_head(ax, "Reliability: observed against predicted", handles=handles)
-    _count_below(ax, said, colors, end, rare=rare)
+    below = split_below(ax)
+    _scale(ax, end, rare=rare)
+    _count(below, said, colors, end, rare=rare)
+    ax.tick_params(labelbottom=False)
+    label_y(ax, "Observed frequency, 95 % interval")
     return ax
 
 
@@ -158,10 +164,9 @@ def _draw(ax: Axes, rows: pd.DataFrame, name: str, color: str, style: dict[str, 
         ax.errorbar(said, seen, yerr=bars, color=color, label=name, elinewidth=0.9, capsize=2, **style)
 
 
-def _count_below(ax: Axes, states: list[FloatArray], colors: list[str], end: float, *, rare: bool) -> None:
+def _count(below: Axes, states: list[FloatArray], colors: list[str], end: float, *, rare: bool) -> None:
     """Draw how many rows were given which probability, on the same scale."""
-    below = ax.inset_axes((0, -0.27, 1, 0.18), sharex=ax)
-    below.spines[["top", "right"]].set_visible(False)
+    open_frame(below)
     edges = np.linspace(0, 1, 41) ** (2 if rare else 1) * end
     for p, style in zip(states, (_AFTER, _BEFORE), strict=False):
         for column, color in zip(p.T, colors, strict=True):
@@ -172,28 +177,28 @@ def _count_below(ax: Axes, states: list[FloatArray], colors: list[str], end: flo
     below.yaxis.set_major_locator(FixedLocator([0, 10, 1_000, 100_000, 10_000_000]))
     below.yaxis.set_major_formatter("{x:,.0f}")
     below.yaxis.set_minor_locator(NullLocator())
-    ax.tick_params(labelbottom=False)
-    below.set_ylabel("Rows")
-    below.set_xlabel("Predicted probability", labelpad=0, fontsize=8 if is_narrow(ax) else None)
+    label_y(below, "Rows")
+    below.set_xlabel("Predicted probability", fontsize=8 if is_narrow(below) else None)
 
 
-def _square(ax: Axes, end: float, *, rare: bool) -> None:
+def _scale(ax: Axes, end: float, *, rare: bool) -> None:
     """Give both axes the same scale from 0 to `end`."""
-    for axis, limit in ((ax.xaxis, ax.set_xlim), (ax.yaxis, ax.set_ylim)):
+    for axis, limit, length, label in (
+        (ax.xaxis, ax.set_xlim, points(ax)[0], _LABEL[0]),
+        (ax.yaxis, ax.set_ylim, points(ax)[1], _LABEL[1]),
+    ):
         if rare:
             getattr(ax, f"set_{axis.axis_name}scale")("function", functions=(_root, np.square))
-            ticks, apart = [0.0], 0.2 if is_narrow(ax) else 0.06
+            ticks, apart = [0.0], label / length
             for tick in (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0):
-                if tick <= end and np.sqrt(tick) - np.sqrt(ticks[-1]) > apart * np.sqrt(end):
+                if np.sqrt(min(tick, end)) - np.sqrt(ticks[-1]) > apart * np.sqrt(end) and tick <= end:
                     ticks.append(tick)
             axis.set_major_locator(FixedLocator(ticks))
             axis.set_minor_locator(NullLocator())
-        elif is_narrow(ax):
-            axis.set_major_locator(MaxNLocator(4))
+        else:
+            axis.set_major_locator(MaxNLocator(int(np.clip(0.7 * length / label, 1, 9))))
         limit(0, end)
         axis.set_major_formatter(percent)
-    ax.set_box_aspect(1)
-    ax.set_anchor("N")  # what is left of the cell lies below, where the counts are
 
 
 def _root(values: FloatArray) -> FloatArray:

@@ -11,12 +11,13 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from ensemble_kit.bars import check_bars
-from ensemble_kit.exceptions import BarsError
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.reports._canvas import (
     BLUE,
     GREEN,
     INK,
     VERMILION,
+    count_bars,
     date_ticks,
     new_axes,
     one_a_row,
@@ -58,7 +59,7 @@ def plot_signals(
     Raises
     ------
     EnsembleKitError
-        If positions or labels do not fit the bars, or the bars are a panel.
+        If positions or labels do not fit the bars, a position is infinite, or the bars are a panel.
 
     Examples
     --------
@@ -74,7 +75,12 @@ def plot_signals(
     if isinstance(bars.index, pd.MultiIndex):
         raise BarsError("`bars` must be of one instrument; got a panel. Draw `bars.xs(instrument, level=1)`.")
     n, first = len(bars), 0 if last is None else max(len(bars) - last, 0)
-    held = np.nan_to_num(one_a_row(position, bars.index, "position").astype(np.float64))
+    held = np.nan_to_num(one_a_row(position, bars.index, "position").astype(np.float64), posinf=np.inf, neginf=-np.inf)
+    if np.isinf(held).any():
+        row = int(np.argmax(np.isinf(held)))
+        raise EnsembleKitError(
+            f"`position` must be finite, or NaN where flat; got {held[row]} at row {row}. Cap it, as a sizer does."
+        )
     close, x = bars["close"].to_numpy(np.float64), np.arange(n)
     ax = new_axes(ax, (10, 4.5))
     _shade(ax, held, first)
@@ -82,12 +88,19 @@ def plot_signals(
     before = np.sign(np.r_[0.0, held[:-1]])
     for sign, marker, color, name in ((1, "^", GREEN, "Turns long"), (-1, "v", VERMILION, "Turns short")):
         turns = x[(np.sign(held) == sign) & (before != sign) & (x >= first)]
-        _markers(ax, turns, close[turns], -10 * sign, marker, color=color, markersize=7, label=name)
+        # Of many turns, smaller and fainter: their number is to be seen, not a wall.
+        room = min(points(ax)[0] / (7 * max(len(turns), 1)), 1.0)
+        style: dict[str, Any] = {"color": color, "markersize": 3 + 4 * room, "alpha": 0.4 + 0.6 * room}
+        if room < 1:
+            style["markeredgewidth"] = 0
+        _markers(ax, turns, close[turns], -10 * sign, marker, label=name, **style)
     if labels is not None:
         classes = np.char.lower(one_a_row(labels, bars.index, "labels").astype(str))
         for sign, marker, name in ((1, "v", "Peak"), (-1, "^", "Bottom")):
             turns = x[(classes == name.lower()) & (x >= first)]
-            style = {"markerfacecolor": "none", "markersize": 5, "label": f"{name} in hindsight"}
+            room = min(points(ax)[0] / (7 * max(len(turns), 1)), 1.0)
+            style = {"markerfacecolor": "none", "markersize": 2.5 + 2.5 * room, "label": f"{name} in hindsight"}
+            style["markeredgewidth"] = 0.4 + 0.6 * room
             _markers(ax, turns, close[turns], 19 * sign, marker, color=BLUE, **style)
     ax.set_xlim(first - 0.5, n - 0.5)
     part = min(24 / (points(ax)[1] - 45), 0.3)  # of the height, for the markers' offset in points
@@ -95,7 +108,7 @@ def plot_signals(
     date_ticks(ax, bars.index, first)
     ax.set_ylabel("Close")
     shown = bars.index[first:]
-    fit_head(ax, f"Close and position, {len(shown):,} bars, {span_of(shown)}")
+    fit_head(ax, f"Close and position, {count_bars(len(shown))}, {span_of(shown)}")
     return ax
 
 

@@ -28,10 +28,12 @@ from ensemble_kit.reports._canvas import (
     INK,
     PURPLE,
     VERMILION,
+    count_bars,
     date_ticks,
     new_axes,
     span_of,
 )
+from ensemble_kit.reports._texts import fit_head
 
 __all__ = ["plot_structure"]
 
@@ -115,7 +117,7 @@ def plot_structure(
     date_ticks(ax, bars.index, first)
     ax.set_ylabel("Price")
     shown = bars.index[first:]
-    _write_head(ax, f"Market structure, {len(shown):,} bars, {span_of(shown)}", set(found["kind"]))
+    _write_head(ax, f"Market structure, {count_bars(len(shown))}, {span_of(shown)}", set(found["kind"]))
     return ax
 
 
@@ -249,18 +251,5 @@ def _write_head(ax: Axes, title: str, kinds: set[str]) -> None:
         entries["Swing"] = Line2D([], [], color=GREY, lw=0.6, marker="o", ms=2.6, mfc=INK, mec=INK)
     if "pool" in kinds:
         entries["Pool"] = Line2D([], [], color=GREY, lw=0.7, ls="--")
-    ax.set_title(title, loc="left", pad=24)
-    if entries:
-        ax.legend(
-            list(entries.values()),
-            list(entries),
-            ncols=len(entries),
-            handler_map={tuple: HandlerTuple(ndivide=None)},
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1),
-            frameon=False,
-            borderaxespad=0.3,
-            handletextpad=0.4,
-            columnspacing=1.2,
-            fontsize=min(10.0, 1.4 * ax.bbox.width / ax.figure.dpi),
-        ).set_in_layout(False)
+    handlers = {tuple: HandlerTuple(ndivide=None)}
+    fit_head(ax, title, handles=list(entries.values()), labels=list(entries), handler_map=handlers)

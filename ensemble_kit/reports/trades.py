@@ -50,10 +50,11 @@ def plot_pnl(result: BacktestResult | pd.DataFrame, *, of: str = "trades", ax: A
     -------
     Axes
         A histogram with 0 between two bins, gains and losses coloured, mean and median as
-        lines; beside the mean stands half its 95 % interval (Student's t of independent
-        returns: too narrow where trades overlap). The title has the share of gains and the
-        profit factor (all gains over all losses, of `pnl` where trades have it). Of a few far
-        outliers the end bins hold the count; the label of x says so.
+        lines, or named as off the axis where a far outlier carries them there. Beside the mean
+        stands half its 95 % interval (Student's t of independent returns: too narrow where trades
+        overlap). The title has the share of gains and the profit factor (all gains over all
+        losses, of `pnl` where trades have it). Of a few far outliers the end bins hold the
+        count; the label of x says so.
 
     Raises
     ------
@@ -86,11 +87,13 @@ def plot_pnl(result: BacktestResult | pd.DataFrame, *, of: str = "trades", ax: A
                 style["bottom"] = np.histogram(inside[returns > 0], edges)[0]
             counts = np.histogram(inside[rows], edges)[0]
             ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=color, label=label, **style)
-    mean, half = float(returns.mean()), _half_interval(returns)
-    around = "" if np.isnan(half) else f" \N{PLUS-MINUS SIGN} {_percent(half)}"
-    ax.axvline(mean, color=INK, linewidth=1.4, label=f"mean {_percent(mean, sign=True)}{around}")
-    middle = float(np.median(returns))
-    ax.axvline(middle, color=INK, linewidth=1.4, linestyle=":", label=f"median {_percent(middle, sign=True)}")
+    mean, half, middle = float(returns.mean()), _half_interval(returns), float(np.median(returns))
+    digits = _digits(half, mean, middle)
+    around = "" if np.isnan(half) else f" \N{PLUS-MINUS SIGN} {_percent(half, digits).removeprefix('+')}"
+    for name, value, after, dash in (("mean", mean, around, "-"), ("median", middle, "", ":")):
+        outside = "" if edges[0] <= value <= edges[-1] else " (off the axis)"
+        label = f"{name} {_percent(value, digits)}{after}{outside}"
+        ax.axvline(value, color=INK, linewidth=1.4, linestyle=dash, label=label)
     ax.axvline(0, color=GREY, linewidth=0.8, zorder=0)
     ax.set_xlim(edges[0], edges[-1])
     ax.xaxis.set_major_locator(MaxNLocator(4 if is_narrow(ax) else 8, steps=[1, 2, 5, 10]))
@@ -164,5 +167,12 @@ def _half_interval(returns: FloatArray) -> float:
     return float(student_t.ppf(0.975, len(returns) - 1) * returns.std(ddof=1) / np.sqrt(len(returns)))
 
 
-def _percent(value: float, *, sign: bool = False) -> str:
-    return f"{100 * value:{'+' if sign and value else ''}.2g}%".replace("-", MINUS)
+def _digits(*values: float) -> int:
+    """Return the decimals, in percent, that give the first value that is not 0 (nor NaN) two digits."""
+    known = [abs(100 * value) for value in values if np.isfinite(value) and value]
+    return int(np.clip(1 - np.floor(np.log10(known[0])), 0, 12)) if known else 0
+
+
+def _percent(value: float, digits: int) -> str:
+    text = f"{100 * value:+.{digits}f}%"
+    return text.replace("-", MINUS) if text.strip("+-0.%") else "0%"

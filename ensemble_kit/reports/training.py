@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from ensemble_kit.exceptions import EnsembleKitError
-from ensemble_kit.reports._canvas import BLUE, GREY, INK, VERMILION, event_colors, new_axes
+from ensemble_kit.reports._canvas import BLUE, GREY, INK, VERMILION, line_colors, new_axes
 from ensemble_kit.reports._texts import fit_head, fit_title, is_narrow
 from ensemble_kit.validation import final_estimator
 
@@ -70,7 +70,7 @@ def plot_training(history: Any, *, ax: Axes | None = None) -> Axes:
     else:
         name = ""
         n = len(histories)
-        colors = event_colors(n) if n <= _TOLD_APART else list(colormaps["viridis"](np.linspace(0.05, 0.9, n)))
+        colors = line_colors(n) if n <= _TOLD_APART else list(colormaps["viridis"](np.linspace(0.05, 0.9, n)))
         for (key, one), color in zip(histories.items(), colors, strict=True):
             best = _best(one)
             label = f"{key}: {'no block' if best is None else f'best {best}'}"

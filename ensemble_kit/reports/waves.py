@@ -21,6 +21,7 @@ from ensemble_kit.reports._canvas import (
     ORANGE,
     PALE,
     VERMILION,
+    count_bars,
     date_ticks,
     new_axes,
     span_of,
@@ -275,5 +276,5 @@ def _finish(ax: Axes, bars: pd.DataFrame, what: str, first: int) -> Axes:
     date_ticks(ax, bars.index, first)
     ax.set_ylabel("Price")
     shown = bars.index[first:]
-    fit_head(ax, f"{what} in {len(shown):,} bars, {span_of(shown)}")
+    fit_head(ax, f"{what} in {count_bars(len(shown))}, {span_of(shown)}")
     return ax

@@ -195,7 +195,7 @@ def run_account(  # noqa: C901, PLR0912, PLR0915 - one loop, one state
                 size = abs(orders[i])
                 if share < 1.0:
                     size = _in_lots(size * share, terms.lot_size)
-                    if size * price <= max(terms.min_trade, _DUST * before):
+                    if size * price <= _DUST * before:
                         continue
                 fee = max(fees[i, 0], fees[i, 1] + (terms.commission * price + terms.per_unit) * size)
                 signed = size if orders[i] > 0 else -size

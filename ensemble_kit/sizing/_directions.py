@@ -15,7 +15,7 @@ __all__ = ["check_probabilities", "find_directions"]
 
 FloatArray = NDArray[np.float64]
 
-#: Class names whose direction nobody doubts: (long, short).
+#: Class names whose direction nobody doubts, in any case: (long, short).
 _KNOWN_DIRECTIONS = (("bottom", "peak"), ("buy", "sell"), ("up", "down"))
 
 
@@ -23,9 +23,11 @@ def find_directions(classes: Any, long: Any, short: Any) -> tuple[int, int]:
     """Return the columns of the classes to be long and short on; None and None for those the names tell."""
     labels = np.asarray(classes).tolist()
     if long is None and short is None:
-        known = [pair for pair in _KNOWN_DIRECTIONS if set(pair) <= set(labels)]
+        # Two that differ in case alone tell nothing.
+        lower = [str(label).casefold() for label in labels]
+        known = [pair for pair in _KNOWN_DIRECTIONS if all(lower.count(name) == 1 for name in pair)]
         if known:
-            long, short = known[0]
+            long, short = (labels[lower.index(name)] for name in known[0])
         elif np.asarray(labels).dtype.kind in "biuf" and len(labels) > 1:
             long, short = max(labels), min(labels)
     if long not in labels or short not in labels or long == short:
@@ -43,13 +45,17 @@ def check_probabilities(
 
     `rows_and_horizons` is the shape of the target, where there is one they must fit.
     """
+    if not isinstance(horizon, Integral) or isinstance(horizon, bool | np.bool_) or horizon < 0:
+        raise EnsembleKitError(
+            f"`horizon` must be an integer of at least 0; got {horizon!r}. The first of the target's columns is 0."
+        )
     p = stack_horizons(proba)
     if rows_and_horizons is not None and p.shape[:2] != rows_and_horizons:
         raise EnsembleKitError(
             f"`proba` must have the rows and horizons of `y`, {rows_and_horizons}; got {p.shape[:2]}. "
             "Pass both for the same rows."
         )
-    if not isinstance(horizon, Integral) or not 0 <= horizon < p.shape[1] or p.shape[2] != n_classes:
+    if horizon >= p.shape[1] or p.shape[2] != n_classes:
         raise EnsembleKitError(
             f"`proba` must have horizon {horizon!r} and {n_classes} classes; got {p.shape[1]} "
             f"horizon(s) and {p.shape[2]} classes. Pass what the fitted model's `predict_proba` returns."

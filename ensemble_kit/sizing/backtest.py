@@ -12,7 +12,8 @@ from ensemble_kit.bars import check_bars, instrument_codes, row_keys
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.sizing._account import Account, Terms, hold_account, run_account
 from ensemble_kit.sizing._ledger import fill_frame, trade_frame
-from ensemble_kit.sizing._returns import return_statistics, simple_returns
+from ensemble_kit.sizing._payoffs import is_number, shown
+from ensemble_kit.sizing._returns import return_statistics, simple_returns, trade_statistics
 from ensemble_kit.sizing.costs import Costs
 from ensemble_kit.sizing.result import BacktestResult
 
@@ -112,9 +113,9 @@ def backtest(
     _check_known(bars)
     weights = _check_position(position, bars.index)
     terms = _terms(Costs.of(costs), cash, lot_size, min_trade, max_leverage)
-    if periods_per_year is not None and not 0 < periods_per_year < np.inf:
+    if periods_per_year is not None and not (is_number(periods_per_year) and periods_per_year > 0):
         raise EnsembleKitError(
-            f"`periods_per_year` must be None or a number above 0; got {periods_per_year:g}. None counts the bars."
+            f"`periods_per_year` must be None or a number above 0; got {shown(periods_per_year)}. None counts the bars."
         )
     keys = row_keys(bars, name="bars")
     names = instrument_codes(bars.index)[1] if keys.panel else None
@@ -129,16 +130,20 @@ def backtest(
         hold_account(start, keys.instrument, opens, closes, n, paid) for paid in (terms, Terms(terms.cash, *[0.0] * 8))
     )
     trades = trade_frame(account, times, names)
+    units, price, *_, before, _ = account.fills.T
+    traded = np.zeros(len(times))
+    np.add.at(traded, account.ids[:, 0], np.abs(units) * price / before)
     bars_a_year = _bars_a_year(times) if periods_per_year is None else float(periods_per_year)
     return BacktestResult(
         equity=pd.Series(account.equity, times, name="equity"),
         buy_and_hold=pd.Series(hold, times, name="buy_and_hold"),
         returns=pd.Series(simple_returns(account.equity), times, name="returns"),
         exposure=pd.DataFrame({"gross": account.gross, "net": account.net}, times),
+        traded=pd.Series(traded, times, name="traded"),
         position=pd.Series(account.held, bars.index, name="position"),
         fills=fill_frame(account, times, names),
         trades=trades,
-        metrics=_metrics(account, trades, hold, gratis, terms.cash, bars_a_year),
+        metrics=_metrics(account, trades, traded, hold, gratis, terms.cash, bars_a_year),
     )
 
 
@@ -160,7 +165,12 @@ def _check_position(position: Any, index: pd.Index[Any]) -> FloatArray:
             f"`position` must have the index of `bars` ({len(index)} rows); got another one of {len(position)}. "
             "Size the very bars that are traded, or pass an array."
         )
-    weights = np.array(position, dtype=np.float64, order="C")
+    try:
+        weights = np.array(position, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise EnsembleKitError(
+            f"`position` must be numbers, one weight a bar; {error}. Pass what `predict_position` returns."
+        ) from error
     if weights.shape != (len(index),):
         raise EnsembleKitError(
             f"`position` must have one weight a bar, shape ({len(index)},); got shape {weights.shape}. "
@@ -187,9 +197,7 @@ def _terms(costs: Costs, cash: float, lot_size: float, min_trade: float, max_lev
     wrong = [
         f"`{name}` must be a number {'above 0' if name in {'cash', 'max_leverage'} else 'of at least 0'}; got {value!r}"
         for name, value in given.items()
-        if not isinstance(value, int | float | np.number)
-        or not 0 <= value < np.inf  # NaN fails, too
-        or (value == 0 and name in {"cash", "max_leverage"})
+        if not is_number(value) or value < 0 or (value == 0 and name in {"cash", "max_leverage"})
     ]
     if wrong:
         raise EnsembleKitError(". ".join(wrong) + ". Cash and trades are in currency, lots in units.")
@@ -215,16 +223,19 @@ def _bars_a_year(times: pd.Index[Any]) -> float:
 
 
 def _metrics(
-    account: Account, trades: pd.DataFrame, hold: FloatArray, gratis: FloatArray, cash: float, bars_a_year: float
+    account: Account,
+    trades: pd.DataFrame,
+    traded: FloatArray,
+    hold: FloatArray,
+    gratis: FloatArray,
+    cash: float,
+    bars_a_year: float,
 ) -> dict[str, float]:
     own, kept = (return_statistics(simple_returns(e)[1:], bars_a_year) for e in (account.equity, hold))
     total, bought = account.equity[-1] / cash - 1, hold[-1] / cash - 1
-    pnl = trades["pnl"].to_numpy(np.float64)
-    lost = -pnl[pnl < 0].sum()
+    of_trades = trade_statistics(trades["pnl"].to_numpy(np.float64))
     # A constant weight cannot lose more than everything.
     matched = np.maximum(1.0 + account.net[1:].mean() * simple_returns(gratis)[1:], 0.0) if len(hold) > 1 else 1.0
-    units, price, *_, before, _ = account.fills.T
-    fall = float(own["max_drawdown"])
     metrics = {
         "total_return": total,
         "annual_return": own["annual_return"],
@@ -233,14 +244,13 @@ def _metrics(
         "matched_return": np.prod(matched) - 1.0,
         "sharpe": own["sharpe"],
         "sortino": own["sortino"],
-        "calmar": own["annual_return"] / -fall if fall < 0 else np.nan,
+        "calmar": own["calmar"],
         "buy_and_hold_sharpe": kept["sharpe"],
-        "max_drawdown": fall,
+        "max_drawdown": own["max_drawdown"],
         "buy_and_hold_max_drawdown": kept["max_drawdown"],
-        "trades": len(pnl),
-        "win_rate": (pnl > 0).mean() if len(pnl) else np.nan,
-        "profit_factor": pnl[pnl > 0].sum() / lost if lost > 0 else np.nan,
-        "turnover": np.sum(np.abs(units) * price / before),
+        "trades": len(trades),
+        **of_trades,
+        "turnover": traded.sum(),
         "costs": (trades["costs"].sum() + account.interest) / cash,
         "interest": account.interest / cash,
         "exposure": account.gross[1:].mean() if len(hold) > 1 else 0.0,

@@ -54,6 +54,7 @@ class Costs:
             f"`{field.name}` must be a number of at least 0; got {value!r}"
             for field in fields(self)
             if not isinstance(value := getattr(self, field.name), int | float | np.number)
+            or isinstance(value, bool)
             or not 0 <= value < float("inf")
         ]
         if wrong:

@@ -14,7 +14,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.sizing._directions import check_probabilities, find_directions
 from ensemble_kit.sizing._growth import N_BLOCKS, brier_error, growth_optimal, move_mass, reliability_error
 from ensemble_kit.sizing._payoffs import estimated_payoffs, is_number, shown, stated_payoffs
-from ensemble_kit.targets import Targets, check_row_weights
+from ensemble_kit.targets import Targets, check_classes, check_row_weights, stack_horizons
 
 __all__ = ["KellySizer"]
 
@@ -158,14 +158,15 @@ class KellySizer(BaseEstimator):
 
         Parameters
         ----------
-        proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
+        proba : array-like (n, K), list of H array-likes (n, K), or ndarray (n, H, K)
             Probabilities of rows the model was not fitted on, in time order.
         y : array-like of shape (n,) or (n, H)
             The labels that came true.
         sample_weight : array-like of shape (n,), default=None
             Rows of weight 0 do not count.
         classes : array-like of shape (K,), default=None
-            The labels of the columns, in their order; None for the sorted labels of `y`.
+            The labels of the columns, in the order of those that have no names; None for the
+            sorted labels of `y`.
         returns : array-like of shape (n,), default=None
             What a unit long position decided on each row earned
             (`ensemble_kit.metrics.next_open_return`), NaN where that is not known. For
@@ -189,12 +190,13 @@ class KellySizer(BaseEstimator):
             earned no more than the short one.
         """
         self._check_parameters()
-        labels = None if classes is None else np.array(np.asarray(classes).tolist())
+        labels = None if classes is None else check_classes(classes)
         order = None if labels is None else np.argsort(labels)
         targets = Targets.encode(y, classes=None if labels is None else labels[order])
         self.classes_ = targets.classes if labels is None else labels
         self.long_, self.short_ = find_directions(self.classes_, self.long, self.short)
-        p = check_probabilities(proba, self.horizon, len(self.classes_), rows_and_horizons=targets.codes.shape)
+        placed = stack_horizons(proba, classes=self.classes_)
+        p = check_probabilities(placed, self.horizon, len(self.classes_), rows_and_horizons=targets.codes.shape)
         weights = check_row_weights(sample_weight, len(p))
         counts = weights > 0
         unknown = counts & np.isnan(p).any(axis=1)
@@ -218,8 +220,8 @@ class KellySizer(BaseEstimator):
 
         Parameters
         ----------
-        proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
-            Probabilities, columns as fitted.
+        proba : array-like (n, K), list of H array-likes (n, K), or ndarray (n, H, K)
+            Probabilities, columns as fitted; those of a DataFrame are placed by their names.
 
         Returns
         -------
@@ -227,7 +229,8 @@ class KellySizer(BaseEstimator):
             Fractions of equity in [-cap, cap]; 0 where a probability is NaN.
         """
         check_is_fitted(self)
-        p = check_probabilities(proba, self.horizon, len(self.classes_))
+        placed = stack_horizons(proba, classes=self.classes_)
+        p = check_probabilities(placed, self.horizon, len(self.classes_))
         position = np.zeros(len(p))
         # A row whose probabilities are not all known has no position.
         known = np.flatnonzero(~np.isnan(p).any(axis=1))

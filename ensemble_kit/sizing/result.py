@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ import empyrical
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 
 from ensemble_kit.metrics._resamples import Resamples, percentiles
-from ensemble_kit.sizing._returns import return_statistics, simple_returns
+from ensemble_kit.sizing._returns import return_statistics, simple_returns, trade_statistics
 
 __all__ = ["BacktestResult"]
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 _PERCENT = frozenset(
     {
@@ -50,6 +53,8 @@ class BacktestResult:
         Simple return of `equity` from close to close, 0 at the first time.
     exposure : DataFrame of shape (n_times, 2)
         `gross` and `net` notional over equity, at the opens after that time's fills.
+    traded : Series of shape (n_times,)
+        Notional of that time's fills over the equity before them.
     position : Series of shape (n,)
         On the index of the bars: the weight held during each bar, as filled at its open; not quite
         the one decided, for the price has moved since.
@@ -72,7 +77,7 @@ class BacktestResult:
         `calmar`, `buy_and_hold_sharpe` (annualised, no risk-free rate), `max_drawdown` and
         `buy_and_hold_max_drawdown` (at closes, at most 0), `trades` (how many), `win_rate` (share
         of trades with a gain), `profit_factor` (gains of trades over their losses), `turnover`
-        (sum of traded fractions of equity), `costs` (commissions, spread, slippage, borrow and
+        (sum of `traded`), `costs` (commissions, spread, slippage, borrow and
         interest), `interest` (on cash below 0, the part of `costs` that is no trade's), `exposure`
         (mean gross), `mean_bar_return` and `periods_per_year`. Statistics leave out the first
         time, during which nothing can be held. NaN is what has no meaning: a ratio without
@@ -83,6 +88,7 @@ class BacktestResult:
     buy_and_hold: pd.Series[float]
     returns: pd.Series[float]
     exposure: pd.DataFrame
+    traded: pd.Series[float]
     position: pd.Series[float]
     fills: pd.DataFrame
     trades: pd.DataFrame
@@ -117,7 +123,7 @@ class BacktestResult:
     def intervals(
         self, *, n_resamples: int = 1000, block: int | None = None, level: float = 0.95, random_state: Any = 0
     ) -> pd.DataFrame:
-        """Return intervals of the return metrics: how far other draws of the same times would lie apart.
+        """Return intervals of the metrics: how far other draws of the same times and trades would lie apart.
 
         Parameters
         ----------
@@ -125,7 +131,8 @@ class BacktestResult:
             Resamples, each as long as the sample.
         block : int, default=None
             Length of the blocks in times, at most half of them; None for their cube root times 2,
-            within that. It should be no less than a typical holding period.
+            within that. It should be no less than a typical holding period. Those of trades
+            are always of the latter length, in trades.
         level : float, default=0.95
             Coverage.
         random_state : int, RandomState or None, default=0
@@ -133,10 +140,11 @@ class BacktestResult:
 
         Returns
         -------
-        DataFrame of shape (7, 3)
-            Rows `total_return`, `annual_return`, `sharpe`, `sortino`, `max_drawdown`,
-            `mean_bar_return` and `outperformance` (position and buy and hold in the same
-            resamples); columns `estimate`, `low`, `high`.
+        DataFrame of shape (11, 3)
+            Rows `total_return`, `annual_return`, `sharpe`, `sortino`, `calmar`, `max_drawdown`,
+            `mean_bar_return`, `outperformance` (position and buy and hold in the same resamples),
+            `turnover`, `win_rate` and `profit_factor`; columns `estimate`, `low`, `high`. NaN
+            where it has no meaning in any resample, and of fewer than 2 trades.
 
         Raises
         ------
@@ -149,24 +157,33 @@ class BacktestResult:
 
         Notes
         -----
-        Percentiles over a circular moving-block bootstrap of the returns from close to close. It
-        keeps what lies within a block together, and no trend longer than that: of a drawdown it
-        says how deep luck alone makes one.
+        Percentiles over a circular moving-block bootstrap of the returns from close to close,
+        and of what was traded at the same times. It keeps what lies within a block together, and
+        no trend longer than that: of a drawdown it says how deep luck alone makes one. `win_rate`
+        and `profit_factor` are of resampled trades, in blocks of consecutive ones. Resamples in
+        which a metric has no meaning, such as a profit factor without losses, are left out.
         """
+        rng = check_random_state(random_state)
         hold_returns = simple_returns(np.asarray(self.buy_and_hold, dtype=np.float64))
-        both = np.column_stack([np.asarray(self.returns, dtype=np.float64), hold_returns])[1:]
-        blocks = Resamples.draw(len(both), block, n_resamples, random_state, name="returns")
+        series = [np.asarray(part, dtype=np.float64)[1:] for part in (self.returns, hold_returns, self.traded)]
+        blocks = Resamples.draw(len(series[0]), block, n_resamples, rng, name="returns")
         percentiles(np.empty(0), level)  # a wrong level is said before the work
         bars_a_year = self.metrics["periods_per_year"]
-        within = np.arange(blocks.length)[:, None, None]
         draws: dict[str, list[FloatArray]] = {}
-        for part in np.array_split(blocks.starts, -(-blocks.starts.size * blocks.length // _CHUNK)):
-            rows = (part.T + within).swapaxes(0, 1).reshape(-1, len(part))[: len(both)] % len(both)
-            own, hold = both[:, 0][rows], both[:, 1][rows]
+        for rows in _drawn(blocks):
+            own, hold, traded = (part[rows] for part in series)
             found = return_statistics(own, bars_a_year)
             found["outperformance"] = found["total_return"] - empyrical.cum_returns_final(hold)
+            found["turnover"] = traded.sum(axis=0)
             for name, values in found.items():
                 draws.setdefault(name, []).append(values)
+        pnl = self.trades["pnl"].to_numpy(np.float64)
+        if len(pnl) > 1:
+            for rows in _drawn(Resamples.draw(len(pnl), None, n_resamples, rng, name="trades")):
+                for name, values in trade_statistics(pnl[rows]).items():
+                    draws.setdefault(name, []).append(values)
+        else:
+            draws |= {"win_rate": [np.empty(0)], "profit_factor": [np.empty(0)]}
         return pd.DataFrame(
             [(self.metrics[name], *percentiles(np.concatenate(values), level)) for name, values in draws.items()],
             index=pd.Index(list(draws), name="metric"),
@@ -177,11 +194,19 @@ class BacktestResult:
         return self.summary()
 
 
+def _drawn(blocks: Resamples) -> Iterator[IntArray]:
+    """Yield the rows of the resamples, one resample a column, not too many at once."""
+    within = np.arange(blocks.length)[:, None, None]
+    for part in np.array_split(blocks.starts, -(-blocks.starts.size * blocks.length // _CHUNK)):
+        rows = (part.T + within).swapaxes(0, 1).reshape(-1, len(part))
+        yield rows[: blocks.n_times] % blocks.n_times
+
+
 def _shown(name: str, value: float) -> str:
     if np.isnan(value):
         return "-"
     if name in _PERCENT:
-        return f"{value:.2%}"
+        return f"{value:z.2%}"  # z: what rounds to 0 has no sign
     if name == "mean_bar_return":
-        return f"{value * 1e4:.3f} bp"
-    return f"{value:,.0f}" if name in {"trades", "periods_per_year"} else f"{value:,.2f}"
+        return f"{value * 1e4:z.3f} bp"
+    return f"{value:,.0f}" if name in {"trades", "periods_per_year"} else f"{value:z,.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -120,9 +121,10 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         EnsembleKitError
-            If the model takes no weights and some were given, the classes have no direction,
-            or the sizer needs returns and X are no bars.
+            If model, sizer or `cv` cannot be one, the model takes no weights and some were given, the
+            classes have no direction, or the sizer needs returns and X are no bars.
         """
+        self._check_parts()
         context = self._init_callback_context(max_subtasks=1)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         if not isinstance(X, pd.DataFrame):
@@ -158,6 +160,25 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._usage, self._n_rows = usage.check().entries, len(X)
         context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
+
+    def _check_parts(self) -> None:
+        # A string has a `split`, and a class the methods of what it makes.
+        model, sizer, cv = (
+            None if isinstance(part, str | type) else part for part in (self.model, self.sizer, self.cv)
+        )
+        if not hasattr(model, "fit"):
+            raise EnsembleKitError(
+                f"`model` must be a classifier or a Pipeline; got {self.model!r}. Pass one that is not fitted yet."
+            )
+        if self.sizer is not None and not (hasattr(sizer, "fit") and hasattr(sizer, "transform")):
+            raise EnsembleKitError(
+                f"`sizer` must be None, or have `fit` and `transform`; got {self.sizer!r}. None takes KellySizer()."
+            )
+        if self.cv is not None and not (hasattr(cv, "split") or isinstance(cv, Iterable)):
+            raise EnsembleKitError(
+                f"`cv` must be None, a splitter or pairs of train and test rows; got {self.cv!r}. "
+                "Pass WalkForwardSplit(3, t1=labels.t1)."
+            )
 
     def _new_sizer(self) -> Any:
         return KellySizer() if self.sizer is None else clone(self.sizer)

@@ -17,7 +17,7 @@ from ensemble_kit.metrics.overfitting import deflated_sharpe_ratio
 from ensemble_kit.sizing.backtest import backtest
 from ensemble_kit.sizing.costs import Costs
 from ensemble_kit.sizing.threshold import ThresholdSizer
-from ensemble_kit.targets import stack_horizons
+from ensemble_kit.targets import check_classes, stack_horizons
 
 __all__ = ["trade_at_thresholds"]
 
@@ -44,10 +44,11 @@ def trade_at_thresholds(
     ----------
     bars : DataFrame of shape (n, n_columns)
         A bar frame, of one instrument or a panel, that the model was not fitted on.
-    proba : DataFrame or ndarray of shape (n, K) or (n, 1, K)
+    proba : DataFrame or array-like of shape (n, K) or (n, 1, K)
         Probabilities at each bar's close, of one horizon; NaN, where nothing is known, is flat.
+        The columns of a DataFrame are placed by their names, whatever their order.
     classes : sequence of K labels
-        The labels of the columns.
+        The labels of the columns, in the order of those that have no names.
     thresholds : sequence of float in [0, 1], default=None
         Least probability of the direction; None for 0, and steps of 0.05 from 1 / K to 0.95.
     costs : float or Costs, default=1.0
@@ -112,7 +113,8 @@ def trade_at_thresholds(
             f"`proba` must have the index of `bars` ({len(bars)} rows); got another one of {len(proba)}. "
             "Predict the very bars that are traded, or pass an array."
         )
-    p, labels = stack_horizons(proba), np.array(np.asarray(classes).tolist())
+    labels = check_classes(classes)
+    p = stack_horizons(proba, classes=labels)
     if p.shape != (len(bars), 1, len(labels)):
         raise EnsembleKitError(
             f"`proba` must be of {len(bars)} rows, one horizon and {len(labels)} classes; got {p.shape}. "

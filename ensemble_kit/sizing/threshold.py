@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.sizing._directions import check_probabilities, find_directions
-from ensemble_kit.targets import Targets, check_row_weights
+from ensemble_kit.targets import Targets, check_classes, check_row_weights, stack_horizons
 
 __all__ = ["ThresholdSizer"]
 
@@ -84,14 +84,15 @@ class ThresholdSizer(BaseEstimator):
 
         Parameters
         ----------
-        proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
+        proba : array-like (n, K), list of H array-likes (n, K), or ndarray (n, H, K)
             Probabilities.
         y : array-like of shape (n,) or (n, H)
             The labels that came true.
         sample_weight : array-like of shape (n,), default=None
             Only checked.
         classes : array-like of shape (K,), default=None
-            The labels of the columns, in their order; None for the sorted labels of `y`.
+            The labels of the columns, in the order of those that have no names; None for the
+            sorted labels of `y`.
         returns : array-like of shape (n, ) or (n, H), default=None
             Not used: sizers share one signature.
 
@@ -110,11 +111,12 @@ class ThresholdSizer(BaseEstimator):
             raise EnsembleKitError(f"`threshold` must be in [0, 1]; got {self.threshold!r}. It is a probability.")
         if not _is_number(self.size) or not 0 < self.size < np.inf:
             raise EnsembleKitError(f"`size` must be a number above 0; got {self.size!r}. All equity is 1.")
-        labels = None if classes is None else np.array(np.asarray(classes).tolist())
+        labels = None if classes is None else check_classes(classes)
         targets = Targets.encode(y, classes=None if labels is None else np.sort(labels))
         self.classes_ = targets.classes if labels is None else labels
         self.long_, self.short_ = find_directions(self.classes_, self.long, self.short)
-        p = check_probabilities(proba, self.horizon, len(self.classes_), rows_and_horizons=targets.codes.shape)
+        placed = stack_horizons(proba, classes=self.classes_)
+        p = check_probabilities(placed, self.horizon, len(self.classes_), rows_and_horizons=targets.codes.shape)
         check_row_weights(sample_weight, len(p))
         return self
 
@@ -123,8 +125,8 @@ class ThresholdSizer(BaseEstimator):
 
         Parameters
         ----------
-        proba : ndarray (n, K), list of H ndarrays (n, K), or ndarray (n, H, K)
-            Probabilities, columns as fitted.
+        proba : array-like (n, K), list of H array-likes (n, K), or ndarray (n, H, K)
+            Probabilities, columns as fitted; those of a DataFrame are placed by their names.
 
         Returns
         -------
@@ -132,7 +134,8 @@ class ThresholdSizer(BaseEstimator):
             `size`, minus it, or 0; 0 where a probability is NaN or both directions are as likely.
         """
         check_is_fitted(self)
-        p = check_probabilities(proba, self.horizon, len(self.classes_))
+        placed = stack_horizons(proba, classes=self.classes_)
+        p = check_probabilities(placed, self.horizon, len(self.classes_))
         known = ~np.isnan(p).any(axis=1)
         long, short = p[:, self.long_], p[:, self.short_]
         reached = known & (np.maximum(long, short) >= self.threshold)

@@ -12,10 +12,15 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import (
     auc_pr,
     auc_pr_by_class,
+    brier_decomposition,
     brier_score,
     brier_skill,
     calibration_slope,
+    compare_scores,
     expected_calibration_error,
+    reliability_curve,
+    score_interval,
+    shifted_label_scores,
 )
 
 CLASSES = ["bottom", "peak", "slope"]
@@ -249,3 +254,59 @@ def test_nothing_warns_on_ordinary_data(data):
         warnings.simplefilter("error")
         auc_pr(y, proba, classes=CLASSES)
         calibration_slope(y, proba, classes=CLASSES, event="peak")
+
+
+# ------------------------------------------------------------------------ frames
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        auc_pr,
+        brier_score,
+        lambda y, p, classes: calibration_slope(y, p, classes=classes, event="peak"),
+        expected_calibration_error,
+        reliability_curve,
+        brier_decomposition,
+        lambda y, p, classes: brier_skill(y, p, [0.3, 0.3, 0.4], classes=classes),
+        lambda y, p, classes: score_interval(y, p, classes=classes, scorer="brier", horizon=1, random_state=0),
+        lambda y, p, classes: compare_scores(y, p, p, classes=classes, scorer="brier", horizon=1, random_state=0),
+        lambda y, p, classes: shifted_label_scores(
+            y, p, classes=classes, min_shift=5, horizon=1, n_shifts=5, random_state=0
+        ),
+    ],
+)
+def test_columns_of_frames_are_placed_by_name(data, score):
+    y, proba = data
+    expected = score(y, proba, classes=CLASSES)
+    named = [pd.DataFrame(proba[:, h], columns=CLASSES)[["slope", "bottom", "peak"]] for h in range(2)]
+    unnamed = [pd.DataFrame(proba[:, h]) for h in range(2)]
+    for form in (named, unnamed, [part.tolist() for part in proba.swapaxes(0, 1)]):
+        np.testing.assert_array_equal(score(y, form, classes=CLASSES), expected)
+    wrong = [part.rename(columns={"slope": "flat"}) for part in named]
+    with pytest.raises(
+        EnsembleKitError, match=r"^`proba` must have a column for each of the classes .*'flat'.*order\.$"
+    ):
+        score(y, wrong, classes=CLASSES)
+    with pytest.raises(
+        EnsembleKitError, match=r"^`classes` must name each class once; got .*, with \['peak'\] repeated"
+    ):
+        score(y, proba, classes=["bottom", "peak", "peak"])
+
+
+@pytest.mark.parametrize("scorer", ["brier", "auc_pr"])
+def test_one_frame_without_names_is_in_order(data, scorer):
+    y, proba = data[0][:, 0], data[1][:, 0]
+    told = {"classes": CLASSES, "scorer": scorer, "random_state": 0}
+    expected = score_interval(y, proba, **told)
+    assert score_interval(y, pd.DataFrame(proba), **told) == expected
+    assert score_interval(y, pd.DataFrame(proba, columns=CLASSES).iloc[:, ::-1], **told) == expected
+
+
+def test_a_prior_is_placed_by_name(data):
+    y, proba = data[0][:, 0], data[1][:, 0]
+    shares = pd.Series(y).value_counts(normalize=True)
+    assert shares.index.tolist() != CLASSES
+    expected = brier_skill(y, proba, shares[CLASSES].to_numpy(), classes=CLASSES)
+    assert brier_skill(y, proba, shares, classes=CLASSES) == expected
+    assert brier_skill(y, proba, shares.to_frame().T, classes=CLASSES) == expected

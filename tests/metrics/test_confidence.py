@@ -253,12 +253,38 @@ P = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
 Y = ["peak", "slope", "bottom"]
 
 
+def test_frames_and_lists():
+    turned = pd.DataFrame(P, columns=CLASSES)[CLASSES[::-1]]
+    curve = confidence_curve(Y, P, classes=CLASSES)
+    found = belief_crossings(P, classes=CLASSES, threshold=0.5)
+    assert len(found) > 0
+    for form in (turned, [turned], pd.DataFrame(P), P.tolist(), list(P)):
+        pd.testing.assert_frame_equal(confidence_curve(Y, form, classes=CLASSES), curve)
+        pd.testing.assert_frame_equal(belief_crossings(form, classes=CLASSES, threshold=0.5), found)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (
             {"thresholds": [0.5, 50]},
             r"^`thresholds` must be numbers in \[0, 1\], one at least; got \[0.5, 50.0\]. Leave it None.$",
+        ),
+        (
+            {"proba": P[:0], "y": []},
+            "^`y` must have a row at least; got none. Widen the span that was read.$",
+        ),
+        (
+            {"classes": ["peak", "slope", "peak"]},
+            r"^`classes` must name each class once; got .*, with \['peak'\] repeated",
+        ),
+        (
+            {"proba": pd.DataFrame(P, columns=["peak", "slope", "base"])},
+            (
+                r"^`proba` must have a column for each of the classes \['peak', 'slope', 'bottom'\], and no other; got "
+                r"\['peak', 'slope', 'base'\]\. Name them as the model does, or pass `proba.to_numpy\(\)` with its "
+                r"columns in that order\.$"
+            ),
         ),
         ({"thresholds": []}, r"`thresholds` must be .*; got \[\]"),
         ({"thresholds": [np.nan]}, r"`thresholds` must be .*; got \[nan\]"),
@@ -288,6 +314,15 @@ def test_curve_refuses(options, says):
             {"threshold": 0.0},
             EnsembleKitError,
             r"^`threshold` must be in \(0, 1\], a number or one by class; got 0.0. Take some multiple of the class's",
+        ),
+        ({"threshold": True}, EnsembleKitError, r"`threshold` must be in \(0, 1\], a number or one by class; got True"),
+        ({"threshold": {"peak": True}}, EnsembleKitError, "`threshold` must be .*; got {'peak': True}"),
+        ({"classes": "up"}, EnsembleKitError, "`classes` must be a sequence of labels, one a column; got 'up'"),
+        ({"classes": ["peak", "peak", "slope"]}, EnsembleKitError, "`classes` must name each class once"),
+        (
+            {"proba": pd.DataFrame(P, columns=list("abc"))},
+            EnsembleKitError,
+            "`proba` must have a column for each of the classes",
         ),
         ({"threshold": {"peak": 2.0}}, EnsembleKitError, "`threshold` must be .*; got {'peak': 2.0}"),
         ({"threshold": {}}, EnsembleKitError, "`threshold` must be .*; got {}"),

@@ -132,7 +132,7 @@ def test_splits_are_those_of_the_definition(shape, n_blocks):
     expected = by_hand(x, n_blocks)
     result = probability_of_backtest_overfitting(x, n_blocks=n_blocks)
     pd.testing.assert_frame_equal(result.splits, expected, check_names=False, rtol=1e-9)
-    assert result.pbo == (expected["logit"] <= 0).mean()
+    assert result.pbo == pytest.approx((expected["logit"] < 0).mean() + (expected["logit"] == 0).mean() / 2, rel=1e-12)
     assert result.slope == pytest.approx(np.polyfit(expected["in_sample"], expected["out_of_sample"], 1)[0])
     assert result.probability_of_loss == (expected["out_of_sample"] < 0).mean()
 
@@ -164,6 +164,16 @@ def test_noise_is_a_coin():
     assert 0.35 < np.mean([result.probability_of_loss for result in results]) < 0.65
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_few_trials_of_noise_are_a_coin_too(n):
+    """A median rank, which an odd number of trials has, is half a loss."""
+    rng = np.random.default_rng(n)
+    pbo = np.array([probability_of_backtest_overfitting(rng.normal(size=(160, n)), n_blocks=6).pbo for _ in range(300)])
+    assert abs(pbo.mean() - 0.5) < 3 * pbo.std() / np.sqrt(300)
+    # The fewer trials, the more one study's figure is a draw.
+    assert 0.2 < pbo.std() < 0.4
+
+
 def test_one_good_trial_is_found():
     x = np.random.default_rng(4).normal(size=(1600, 30))
     x[:, 11] += 0.2
@@ -174,10 +184,10 @@ def test_one_good_trial_is_found():
     assert (result.splits["trial"] == "t11").mean() > 0.99
 
 
-def test_equal_trials_are_no_better_than_the_median():
+def test_equal_trials_are_a_coin():
     x = np.random.default_rng(5).normal(size=(100, 1)).repeat(4, axis=1)
     result = probability_of_backtest_overfitting(x, n_blocks=4)
-    assert result.pbo == 1
+    assert result.pbo == 0.5
     assert (result.splits["logit"] == 0).all()
     assert (result.splits["trial"] == 0).all()
 

@@ -306,3 +306,23 @@ def test_says_what_does_not_fit(case):
 def test_bars_of_nothing_are_refused():
     with pytest.raises(BarsError, match="`bars` must have at least one row; got 0 x 5"):
         plot_beliefs(make_bars(3, random_state=0)[:0], np.empty((0, 3)), classes=CLASSES)
+
+
+def test_classes_count_in_any_case_and_triangles_have_room():
+    bars, n = make_bars(300, random_state=0), 300
+    proba = np.random.default_rng(0).dirichlet([1, 1, 3], n)
+    turns = np.full(n, "Slope", dtype=object)
+    turns[[bars["low"].argmin(), bars["high"].argmax()]] = "Bottom", "Peak"
+    grid = Figure(figsize=(8, 5.5), layout="constrained").subplots(2, 2)
+    ax = plot_beliefs(bars, proba, classes=["Bottom", "Peak", "Slope"], labels=turns, ax=grid[0, 0])
+    ax.figure.draw_without_rendering()
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert {"Long (Bottom)", "Short (Peak)"} < set(names)
+    panel = ax.get_window_extent()
+    marks = [line for line in ax.lines if line.get_label().endswith("in hindsight")]
+    assert len(marks) == 2
+    for line in marks:
+        y = line.get_transform().transform(line.get_xydata())[:, 1]
+        half = line.get_markersize() / 2 * ax.figure.dpi / 72
+        assert panel.y0 < y.min() - half
+        assert y.max() + half < panel.y1

@@ -71,6 +71,10 @@ def test_the_title_names_the_surest_of_at_least_30():
     )
 
 
+def test_the_title_says_what_it_counts():
+    assert " on 1,500 event calls, " in title(plot_confidence_curve(curve(), calls="event calls"))
+
+
 def test_few_of_all_are_seen_on_a_log_scale():
     few, many = curve(thresholds=[0, 0.85]), curve(thresholds=[0, 0.5])
     for table, scale in ((few, "log"), (many, "linear")):

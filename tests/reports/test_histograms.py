@@ -119,6 +119,27 @@ def test_far_outliers_are_counted_in_the_end_bins():
     assert bars_of(ax, "gains")[-1].get_height() >= 2
 
 
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        ([-1.0, -1.0, -1.0], ["mean \N{MINUS SIGN}100% \N{PLUS-MINUS SIGN} 0%", "median \N{MINUS SIGN}100%"]),
+        ([0.01], ["mean +1.0%", "median +1.0%"]),
+        ([0.0, 0.0], ["mean 0% \N{PLUS-MINUS SIGN} 0%", "median 0%"]),
+        (
+            [0.00005, 0.0001, 0.0],
+            ["mean +0.005% \N{PLUS-MINUS SIGN} 0.012%", "median +0.005%"],
+        ),
+    ],
+)
+def test_mean_interval_and_median_have_the_same_digits(returns, expected):
+    assert [name for name in legend(plot_pnl(trades(*returns))) if name.startswith("me")] == expected
+
+
+def test_a_mean_off_the_axis_is_said_to_be():
+    names = legend(plot_pnl(trades(*np.tile([-0.001, 0.001, 0.002], 10), 50.0)))
+    assert [name.endswith(" (off the axis)") for name in names if name.startswith(("mean", "median"))] == [True, False]
+
+
 def test_pnl_names_what_does_not_fit():
     flat = backtest(make_bars(50, random_state=0), np.zeros(50))
     with pytest.raises(

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from ensemble_kit.reports._sections import all_sections
 from ensemble_kit.reports.album import draw_pictures, save_pictures
 from ensemble_kit.reports.html import write_report
 from ensemble_kit.sizing import backtest
+from ensemble_kit.sizing.kelly import KellySizer
 
 NASTY = """<script>alert(1)</script> & "quoted" 'too'"""
 VOID = {"meta", "link", "img", "br"}
@@ -172,6 +174,16 @@ def test_a_model_of_ones_own_has_a_report_too(small_report):
     assert sections["sizer"].words == ["This model sizes its positions by itself."]
     assert sections["usage"].words == ["This model keeps no record of the rows that it was fitted on."]
     assert "weights" not in draw_pictures(small_report[0], object())
+
+
+def test_payoffs_are_told_by_class(small_report):
+    report, _, card = small_report
+    proba = np.full((30, 3), 1 / 3)
+    sizer = KellySizer(payoffs={"bottom": [0.02, 0.01], "peak": -0.03, "slope": 0.0})
+    sizer.fit(proba, np.tile(["bottom", "peak", "slope"], 10), classes=["bottom", "peak", "slope"])
+    model = SimpleNamespace(sizer_=sizer)
+    (section,) = [one for one in all_sections(report, model, card, Section("pictures", "")) if one.id == "sizer"]
+    assert section.facts["payoffs_"] == "bottom: 0.02, 0.01; peak: \N{MINUS SIGN}0.03; slope: 0"
 
 
 def test_looks_are_counted_where_they_are_given(small_report):

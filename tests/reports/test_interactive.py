@@ -1,8 +1,8 @@
 """The interactive twins hold what the pictures show, in a file that needs nothing else."""
 
+import dataclasses
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from ensemble_kit.datasets import make_bars, read_bars
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.reports.beliefs import plot_beliefs
 from ensemble_kit.reports.interactive import interactive_beliefs, interactive_equity
-from ensemble_kit.sizing.backtest import backtest
+from ensemble_kit.sizing.backtest import BacktestResult, backtest
 
 CLASSES = ["buy", "hold", "sell"]
 GREEN, VERMILION = "#009E73", "#D55E00"
@@ -35,10 +35,14 @@ def equity_like(equity):
     rng = np.random.default_rng(1)
     series = pd.Series(equity, pd.date_range("2020-01-01", periods=len(equity), freq="min"))
     net = rng.uniform(-1, 1, len(equity))
-    return SimpleNamespace(
+    return BacktestResult(
+        returns=series.pct_change(),
+        traded=0.0 * series,
+        position=0.0 * series,
+        fills=pd.DataFrame(),
+        trades=pd.DataFrame(),
         equity=series,
         buy_and_hold=series.iloc[::-1].set_axis(series.index),
-        drawdown=series / series.cummax() - 1,
         exposure=pd.DataFrame({"gross": np.abs(net), "net": net}, series.index),
         metrics={"trades": 3, "total_return": 0.1, "buy_and_hold": -0.1, "sharpe": 1.0, "buy_and_hold_sharpe": np.nan},
     )
@@ -185,8 +189,7 @@ def test_thinned_equity_keeps_its_extremes(n):
 def test_equity_of_ruin_and_of_a_panel():
     bars = make_bars(50, random_state=0)
     ruined = equity_like(np.r_[100.0, 50, np.zeros(20)])
-    ruined.drawdown = pd.Series(np.r_[0, -0.5, np.full(20, -1.0)], ruined.equity.index)
-    ruined.buy_and_hold = ruined.equity * 0
+    ruined = dataclasses.replace(ruined, buy_and_hold=ruined.equity * 0)
     json.loads(interactive_equity(ruined).to_json())
     panel = pd.concat({"A": bars, "B": bars[10:]}).swaplevel().sort_index()
     figure = interactive_equity(backtest(panel, np.full(90, 0.5)))
@@ -201,3 +204,17 @@ def test_a_file_needs_nothing_else(shared_data, tmp_path):
     text = (tmp_path / "chart.html").read_text()
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=", text[:5000] + text[-5000:])
     assert "plotly.js v" in text
+
+
+def test_title_and_legend_leave_each_other_alone_on_a_phone():
+    figure = interactive_beliefs(make_bars(200, random_state=0), beliefs(200), classes=CLASSES)
+    assert figure.layout.title.text == "Beliefs at the close, 200 bars"
+    assert figure.layout.title.subtitle.text == "2022-01-03 to 2022-01-05"
+    assert figure.layout.legend.y < 0
+
+
+def test_equity_names_what_is_no_result():
+    with pytest.raises(
+        EnsembleKitError, match=r"^`result` must be a BacktestResult; got Series\. Pass what `backtest`"
+    ):
+        interactive_equity(pd.Series([1.0, 2.0]))

@@ -19,7 +19,8 @@ from ensemble_kit.reports import (
     plot_weights,
     save_figure,
 )
-from ensemble_kit.reports._canvas import date_ticks
+from ensemble_kit.reports._canvas import GREEN, VERMILION, date_ticks
+from ensemble_kit.reports.trades import plot_pnl
 from ensemble_kit.sizing.backtest import backtest
 
 CLASSES = ["bottom", "slope", "peak"]
@@ -110,6 +111,10 @@ def test_signals_names_what_does_not_fit():
     bars = walk(5)
     with pytest.raises(EnsembleKitError, match=r"`position` must have one value a bar.*5 rows.*got shape of \(4,\)"):
         plot_signals(bars, np.ones(4))
+    with pytest.raises(
+        EnsembleKitError, match=r"^`position` must be finite, or NaN where flat; got -inf at row 2\. Cap"
+    ):
+        plot_signals(bars, [0, np.nan, -np.inf, 1, 0])
     with pytest.raises(EnsembleKitError, match=r"`labels` must have one value a bar.*got another index of 5"):
         plot_signals(bars, np.ones(5), labels=pd.Series(["peak"] * 5))
     with pytest.raises(EnsembleKitError, match="`bars` must be of one instrument; got a panel"):
@@ -153,7 +158,7 @@ def test_reliability_is_the_frequency_in_bins_of_equal_mass():
     curve = reliability_curve(hit, np.column_stack([1 - p, p]), classes=[False, True], events=[True], n_bins=4)
     assert_allclose(bounds, curve[["low", "high"]])
     assert legend(ax) == ["True: 17 of 40 rows"]
-    (below,) = ax.child_axes
+    below = ax.figure.axes[-1]
     (counts,) = below.patches
     assert counts.get_data().values.sum() == 40
 
@@ -168,7 +173,7 @@ def test_reliability_before_and_after_in_one_picture():
     for artist, (_, rows) in zip(dotted, curve.groupby("class"), strict=True):
         assert_allclose(artist.get_xydata(), rows[["probability", "frequency"]])
     assert len(ax.containers) == 2  # intervals of the calibrated only
-    assert len(ax.child_axes[0].patches) == 4
+    assert len(ax.figure.axes[-1].patches) == 4
 
 
 def test_reliability_intervals_know_overlapping_labels():
@@ -244,6 +249,78 @@ def test_reliability_names_what_does_not_fit():
         plot_reliability(proba, y, classes=CLASSES)
 
 
+def color_of(ax, event):
+    (group,) = [group for group in ax.containers if group.get_label().startswith(f"{event}:")]
+    return group[0].get_color()
+
+
+@pytest.mark.parametrize("classes", [["bottom", "slope", "peak"], ["Bottom", "Slope", "Peak"], ["up", "flat", "down"]])
+def test_reliability_has_the_colours_of_directions(classes):
+    proba, y = forecast(500)
+    y = np.array(classes)[[CLASSES.index(name) for name in y]]
+    ax = plot_reliability(proba, y, classes=classes, events=classes[::-1])
+    assert (color_of(ax, classes[0]), color_of(ax, classes[2])) == (GREEN, VERMILION)
+    assert color_of(ax, classes[1]) not in (GREEN, VERMILION)
+
+
+def test_classes_without_directions_have_neither_colour():
+    proba, y = forecast(500)
+    y = np.array(["a", "b", "c"])[[CLASSES.index(name) for name in y]]
+    ax = plot_reliability(proba, y, classes=["a", "b", "c"], events=["a", "b", "c"])
+    assert not {color_of(ax, event) for event in "abc"} & {GREEN, VERMILION}
+
+
+def test_reliability_draws_the_only_class_that_came():
+    proba, _ = forecast(3)
+    assert legend(plot_reliability(proba, np.full(3, "slope"), classes=CLASSES)) == ["slope: 3 of 3 rows"]
+
+
+@pytest.mark.parametrize("size", [(12, 8), (6.4, 4.8)])
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_no_head_lies_outside_its_place_in_a_grid(size, layout):
+    """With or without a layout of its own, a grid has room for each title, legend and label."""
+    figure = Figure(figsize=size, layout=layout)
+    grid = figure.subplots(2, 2)
+    bars, (proba, y) = walk(300), forecast(300)
+    position = np.sign(np.sin(np.arange(300) / 9))
+    result = backtest(bars, position)
+    drawn_in = [
+        plot_equity(result, ax=grid[0, 0]),
+        plot_pnl(result, ax=grid[0, 1]),
+        plot_reliability(proba, y, classes=CLASSES, before=proba, ax=grid[1, 0]),
+        plot_signals(bars, position, labels=y, ax=grid[1, 1]),
+    ]
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()
+    whole, middle = figure.bbox, figure.bbox.height / 2
+    for k, ax in enumerate(drawn_in):
+        title, legend_box = ax._left_title.get_window_extent(), ax.get_legend().get_window_extent()
+        assert title.y1 <= whole.y1
+        assert legend_box.y1 <= title.y0 + 4
+        assert max(title.x1, legend_box.x1) <= whole.x1
+        assert k < 2 or title.y1 < min(one.get_tightbbox().y0 for one in drawn_in[:2]) < 1.4 * middle
+
+
+def test_pictures_leave_given_layouts_alone():
+    figure = Figure(layout="compressed")
+    engine = figure.get_layout_engine()
+    plot_signals(walk(20), np.ones(20), ax=figure.subplots())
+    assert figure.get_layout_engine() is engine
+    by_hand = Figure()
+    plot_signals(walk(20), np.ones(20), ax=by_hand.add_axes((0.1, 0.1, 0.8, 0.6)))
+    assert by_hand.get_layout_engine() is None
+
+
+def test_many_turns_are_small():
+    few, many = (
+        plot_signals(frame(np.full(n, 50.0)), np.where(np.arange(n) % 2, 1, -1), last=None) for n in (30, 5000)
+    )
+    sizes = [line(ax, "Turns long").get_markersize() for ax in (few, many)]
+    assert sizes[0] == 7
+    assert sizes[1] < 3.5
+    assert plot_signals(walk(1), [1]).get_title(loc="left").startswith("Close and position, 1 bar, ")
+
+
 # --------------------------------------------------------------------------- weights
 
 
@@ -313,6 +390,13 @@ def test_equity_of_degenerate_runs(bars, weight, title):
     result = backtest(bars, np.full(len(bars), weight), max_leverage=2)
     assert drawn(plot_equity(result)).get_title(loc="left") == title
     drawn(plot_equity(result, ax=Figure().add_axes((0.1, 0.5, 0.8, 0.4))))  # no cell to part
+
+
+def test_equity_names_what_is_no_result():
+    with pytest.raises(
+        EnsembleKitError, match=r"^`result` must be a BacktestResult; got ndarray\. Pass what `backtest`"
+    ):
+        plot_equity(np.ones(3))
 
 
 # --------------------------------------------------------------------------- files and state

@@ -145,7 +145,7 @@ def test_bars_without_waves(n):
     bars = BARS[:n]
     for quiet in (bars, bars.assign(open=5.0, high=5.0, low=5.0, close=5.0), bars.assign(open=np.nan) * np.nan):
         waves = extract_waves(quiet).iloc[:0]
-        assert drawn(plot_waves(quiet, waves)).get_title(loc="left").startswith(f"Waves: 0 in {n} bars")
+        assert drawn(plot_waves(quiet, waves)).get_title(loc="left").startswith(f"Waves: 0 in {n} bar")
         drawn(plot_wave_forecasts(quiet, waves, np.empty((0, 2)), y_true=np.empty((0, 2))))
 
 

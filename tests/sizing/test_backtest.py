@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ def by_hand(bars, weights, *, costs, cash, lot=0.0, min_trade=0.0, leverage=1.0)
                 for _ in range(200):
                     low, high = ((low + high) / 2, high) if fits((low + high) / 2) else (low, (low + high) / 2)
                 size = low if not lot else lot * np.floor(low / lot * (1 + 1e-11))
-                if size * price <= max(min_trade, 1e-9 * (cash + held * o)):
+                if size * price <= 1e-9 * (cash + held * o):
                     size = 0.0
             if size:
                 cash -= np.sign(opening) * size * price + fee(size)
@@ -364,10 +365,21 @@ def test_intervals_hold_the_estimate_and_pair_buy_and_hold():
     result = backtest(bars, weights_of(500, 8))
     table = result.intervals(n_resamples=300)
     assert list(table.columns) == ["estimate", "low", "high"]
+    assert set(table.index) == set(METRICS) - {
+        "buy_and_hold",
+        "matched_return",
+        "buy_and_hold_sharpe",
+        "buy_and_hold_max_drawdown",
+        "trades",
+        "costs",
+        "interest",
+        "exposure",
+        "periods_per_year",
+    }
     assert (table["low"] < table["high"]).all()
     for name, row in table.iterrows():
         assert row["estimate"] == result.metrics[name]
-    shallow = table.drop(index="max_drawdown")
+    shallow = table.drop(index=["max_drawdown", "calmar"])
     assert ((shallow["low"] < shallow["estimate"]) & (shallow["estimate"] < shallow["high"])).all()
     pd.testing.assert_frame_equal(table, result.intervals(n_resamples=300))
     wide = result.intervals(n_resamples=300, level=0.5)
@@ -388,7 +400,8 @@ def test_intervals_do_not_depend_on_how_they_are_cut(monkeypatch):
 
 def test_intervals_by_hand():
     result = backtest(walk(41, 3), weights_of(41, 4))
-    starts = np.random.RandomState(0).randint(0, 40, size=(30, 8))
+    rng = np.random.RandomState(0)
+    starts = rng.randint(0, 40, size=(30, 8))
     rows = ((starts[:, :, None] + np.arange(5)) % 40).reshape(30, 40)
     means = result.returns.to_numpy()[1:][rows].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -398,6 +411,50 @@ def test_intervals_by_hand():
     np.testing.assert_allclose(
         table.loc["total_return", ["low", "high"]].astype(float), np.quantile(totals, [0.025, 0.975])
     )
+    paths = (1 + np.pad(result.returns.to_numpy()[1:][rows], ((0, 0), (1, 0)))).cumprod(axis=1)
+    fall = (paths / np.maximum.accumulate(paths, axis=1) - 1).min(axis=1)
+    yearly = paths[:, -1] ** (result.metrics["periods_per_year"] / 40) - 1
+    expected = {"calmar": yearly / -fall, "turnover": result.traded.to_numpy()[1:][rows].sum(axis=1)}
+    # Trades are drawn after the times, in blocks of twice the cube root of their number, or of half of them.
+    pnl = result.trades["pnl"].to_numpy()
+    length = min(len(pnl) // 2, round(2 * len(pnl) ** (1 / 3)))
+    starts = rng.randint(0, len(pnl), size=(30, -(-len(pnl) // length)))
+    drawn = pnl[((starts[:, :, None] + np.arange(length)) % len(pnl)).reshape(30, -1)[:, : len(pnl)]]
+    lost = -np.minimum(drawn, 0).sum(axis=1)
+    assert (lost > 0).all()
+    expected |= {"win_rate": (drawn > 0).mean(axis=1), "profit_factor": np.maximum(drawn, 0).sum(axis=1) / lost}
+    for name, draws in expected.items():
+        row = table.loc[name].astype(float)
+        np.testing.assert_allclose(row[["low", "high"]], np.quantile(draws, [0.025, 0.975]), rtol=1e-9)
+
+
+def test_what_was_traded_at_each_time_is_the_turnover():
+    result = backtest(walk(100), weights_of(100, 4), costs=EVERYTHING)
+    before = result.equity.shift() * result.traded  # roughly: prices have moved since the close
+    fills = result.fills
+    notional = (fills["units"].abs() * fills["price"]).groupby(fills["time"]).sum()
+    np.testing.assert_allclose(before[notional.index], notional, rtol=0.1)
+    assert (result.traded[~result.traded.index.isin(notional.index)] == 0).all()
+    assert result.traded.sum() == pytest.approx(result.metrics["turnover"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("weights", "n_trades"), [(np.zeros(30), 0), (np.ones(30), 1)])
+def test_intervals_without_trades_to_draw(weights, n_trades):
+    result = backtest(walk(30), weights, costs=0)
+    table = result.intervals(n_resamples=20)
+    assert result.metrics["trades"] == n_trades
+    assert table.loc[["win_rate", "profit_factor"], ["low", "high"]].isna().all(axis=None)
+    assert table.loc["calmar"].isna().all() == (n_trades == 0)
+    assert table.loc["turnover", "low"] == 0
+
+
+def test_the_least_trade_is_asked_for_at_the_decision_only():
+    """At the fill an order is cut to what the account carries, and what is left of it is filled."""
+    bars = frame([10] * 4, [10] * 4)
+    result = backtest(bars, [0.9, 1, 1, 1], costs=100, cash=1000, min_trade=90.5)
+    # 9.1 units are ordered for 91; after 1 % of commission there is cash for 90.10.
+    np.testing.assert_allclose(result.fills["units"], [90, 91 / 10.1])
+    assert len(backtest(bars, [0.9, 1, 1, 1], costs=100, cash=1000, min_trade=91.5).fills) == 1
 
 
 @pytest.mark.parametrize(
@@ -419,6 +476,10 @@ def test_shows_itself():
     assert repr(result) == result.summary()
     assert len(result.summary().splitlines()) == len(result.metrics)
     assert re.search(r"max_drawdown +-\d+\.\d\d%", result.summary())
+    tiny = replace(result, metrics=result.metrics | {"total_return": -1e-7, "sharpe": -1e-4, "mean_bar_return": -1e-9})
+    assert re.search(r"total_return +0\.00%\n", tiny.summary())
+    assert re.search(r"\nsharpe +0\.00\n", tiny.summary())
+    assert re.search(r"\nmean_bar_return +0\.000 bp\n", tiny.summary())
     assert list(result.to_frame().columns) == ["gross", "net", "returns", "equity", "buy_and_hold", "drawdown"]
 
 
@@ -455,6 +516,7 @@ def nan_row(bars):
         ({"position": [0, 0, np.inf, 0, 1]}, EnsembleKitError, r"`position` must be finite; got inf .* \(row 2\)"),
         ({"costs": -1}, EnsembleKitError, "`commission_bps` must be a number of at least 0; got -1"),
         ({"costs": np.nan}, EnsembleKitError, "`commission_bps` must be a number of at least 0; got nan"),
+        ({"costs": True}, EnsembleKitError, "^`commission_bps` must be a number of at least 0; got True. One basis"),
         ({"costs": "low"}, EnsembleKitError, "`commission_bps` must be a number of at least 0; got 'low'"),
         (
             {"cash": 0, "lot_size": -1, "min_trade": np.nan},
@@ -467,6 +529,21 @@ def nan_row(bars):
         ({"cash": np.inf}, EnsembleKitError, "`cash` must be a number above 0; got inf"),
         ({"max_leverage": 0.0}, EnsembleKitError, r"`max_leverage` must be a number above 0; got 0\.0"),
         ({"periods_per_year": 0}, EnsembleKitError, "`periods_per_year` must be None or a number above 0; got 0"),
+        (
+            {"periods_per_year": "a"},
+            EnsembleKitError,
+            "^`periods_per_year` must be None or a number above 0; got 'a'. None counts the bars.$",
+        ),
+        ({"periods_per_year": np.nan}, EnsembleKitError, "`periods_per_year` must be .*; got nan"),
+        ({"cash": True}, EnsembleKitError, "`cash` must be a number above 0; got True"),
+        (
+            {"position": list("abcde")},
+            EnsembleKitError,
+            (
+                "^`position` must be numbers, one weight a bar; could not convert string to float: 'a'. Pass what "
+                "`predict_position` returns.$"
+            ),
+        ),
         ({"bars": nan_row(walk(5))}, BarsError, r"open and close on every row; got NaN at .* \(row 3\); 1 such"),
         ({"bars": walk(5)[:0], "position": []}, BarsError, "`bars` must have at least one row"),
         ({"bars": walk(5).rename(columns={"open": "Open"})}, BarsError, "missing open"),

@@ -96,7 +96,7 @@ def by_hand(bars, weights, *, costs, cash, lot=0.0, min_trade=0.0, leverage=1.0)
             share = low if low > 1e-15 else 0.0
         for name, order in openings.items():
             size, price = sizes_of(share)[name], price_of(name, order)
-            if share < 1 and size * price <= max(min_trade, 1e-9 * worth_before):
+            if share < 1 and size * price <= 1e-9 * worth_before:
                 continue
             cash -= np.sign(order) * size * price + fees(share, name)
             held[name] = held.get(name, 0.0) + np.sign(order) * size

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from sklearn.base import clone
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.sizing import KellySizer
 from ensemble_kit.sizing._growth import _many_outcomes, equal_weight_means, growth_optimal, reliability_error
+from ensemble_kit.sizing.threshold import ThresholdSizer
 
 CLASSES = ["bottom", "peak", "slope"]  # long, short, neither
 
@@ -237,7 +239,10 @@ def test_doubtful_directions_are_refused(params, labels):
         ({"payoffs": [1.0, -1.0]}, r"or 'estimate'; got \[1.0, -1.0\]"),
         ({"cost": np.float64(-0.1)}, r"`cost` must be at least 0, and finite; got -0\.1\."),
         ({"long_only": "yes"}, "`long_only` must be True or False; got 'yes'"),
-        ({"horizon": -1}, "horizon -1"),
+        (
+            {"horizon": -1},
+            "^`horizon` must be an integer of at least 0; got -1. The first of the target's columns is 0.$",
+        ),
     ],
 )
 def test_parameters_are_checked(data, params, says):
@@ -279,6 +284,84 @@ def test_fit_refuses_what_it_cannot_measure(data):
         KellySizer().fit(proba, np.where(y == "slope", "flat", y), classes=CLASSES)
     with pytest.raises(EnsembleKitError, match="2 classes"):
         KellySizer().fit(proba, y).transform(proba[:, :2])
+
+
+@pytest.mark.parametrize("sizer", [KellySizer(), ThresholdSizer()])
+@pytest.mark.parametrize("horizon", [0.5, True, -1, None])
+def test_a_horizon_that_is_none(data, sizer, horizon):
+    says = rf"^`horizon` must be an integer of at least 0; got {horizon}\. The first of the target's columns is 0\.$"
+    with pytest.raises(EnsembleKitError, match=says):
+        clone(sizer).set_params(horizon=horizon).fit(*data)
+
+
+@pytest.mark.parametrize("sizer", [KellySizer(), ThresholdSizer(threshold=0.4)])
+def test_frames_are_placed_by_the_names_of_their_columns(data, sizer):
+    proba, y = data
+    expected = clone(sizer).fit(proba, y).transform(proba)
+    turned = pd.DataFrame(proba[:, [2, 0, 1]], columns=["slope", "bottom", "peak"])
+    for form in (turned, [turned], proba, pd.DataFrame(proba), proba.tolist(), proba[:, None]):
+        for classes in (None, CLASSES):
+            fit = clone(sizer).fit(form, y, classes=classes)
+            for other in (turned, proba, proba.tolist()):
+                np.testing.assert_array_equal(fit.transform(other), expected)
+    # By the classes told: unnamed columns stand in their order, named ones do not.
+    told = ["slope", "bottom", "peak"]
+    fit = clone(sizer).fit(turned.to_numpy(), y, classes=told)
+    assert fit.classes_.tolist() == told
+    np.testing.assert_allclose(fit.transform(turned.to_numpy()), expected, atol=1e-15)
+    np.testing.assert_array_equal(fit.transform(turned), fit.transform(pd.DataFrame(proba, columns=CLASSES)))
+    says = (
+        r"^`proba` must have a column for each of the classes \['bottom', 'peak', 'slope'\], and no other; got "
+        r"\['peak', 'base', 'slope'\]\. Name them as the model does, or pass `proba.to_numpy\(\)` with its columns in "
+        r"that order\.$"
+    )
+    wrong = pd.DataFrame(proba, columns=["peak", "base", "slope"])
+    fit = clone(sizer).fit(proba, y)
+    for call in (lambda: fit.transform(wrong), lambda: fit.transform([wrong]), lambda: clone(sizer).fit(wrong, y)):
+        with pytest.raises(EnsembleKitError, match=says):
+            call()
+
+
+@pytest.mark.parametrize("sizer", [KellySizer(), ThresholdSizer()])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"classes": "up"},
+            (
+                "^`classes` must be a sequence of labels, one a column; got 'up'. Pass the fitted model's `classes_`, "
+                "of several horizons one.$"
+            ),
+        ),
+        (
+            {"classes": ["peak", "bottom", "peak"]},
+            (
+                r"^`classes` must name each class once; got \['peak', 'bottom', 'peak'\], with \['peak'\] repeated. "
+                "Pass the fitted model's `classes_`.$"
+            ),
+        ),
+        ({"rows": 0}, "^`y` must have a row at least; got none. Widen the span that was read.$"),
+        ({"rows": 0, "classes": CLASSES}, "^`y` must have a row at least; got none. Widen the span that was read.$"),
+    ],
+)
+def test_fit_refuses_classes_and_rows(data, sizer, options, says):
+    proba, y = (part[: options.get("rows")] for part in data)
+    with pytest.raises(EnsembleKitError, match=says):
+        clone(sizer).fit(proba, y, classes=options.get("classes"))
+
+
+def test_rows_may_be_lists(data):
+    sizer = KellySizer().fit(*data)
+    np.testing.assert_array_equal(sizer.transform([[0.9, 0.1, 0.0]]), sizer.transform(np.array([[0.9, 0.1, 0.0]])))
+    assert sizer.transform(data[0][:0]).shape == (0,)
+    for bad, reason in (
+        ([["a", "b", "c"]], r"could not convert string to float: 'a'"),
+        ([[0.1, 0.9, 0.0], [1.0]], r"setting an array element with a sequence\..*"),
+        ([np.ones((2, 3)), np.ones((2, 2))], "all input arrays must have the same shape"),
+    ):
+        says = rf"^`proba` must be numbers, as many in each row and horizon; {reason}\. Pass what `predict_proba` ret"
+        with pytest.raises(EnsembleKitError, match=says):
+            sizer.transform(bad)
 
 
 def test_half_precision_probabilities_will_do(data):

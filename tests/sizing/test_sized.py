@@ -288,6 +288,42 @@ def test_what_the_sizer_refuses_is_refused_before_the_model_is_fitted(data, size
         SizedClassifier(NeverFitted(), sizer, cv=CV).fit(X, y.replace(relabel))
 
 
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"model": None}, "^`model` must be a classifier or a Pipeline; got None. Pass one that is not fitted yet.$"),
+        ({"model": "logistic"}, "^`model` must be a classifier or a Pipeline; got 'logistic'. Pass one"),
+        ({"model": LogisticRegression}, "^`model` must be a classifier or a Pipeline; got <class "),
+        (
+            {"sizer": "kelly"},
+            r"^`sizer` must be None, or have `fit` and `transform`; got 'kelly'. None takes KellySizer\(\).$",
+        ),
+        ({"sizer": KellySizer}, "^`sizer` must be None, or have `fit` and `transform`; got <class "),
+        (
+            {"sizer": LogisticRegression()},
+            "^`sizer` must be None, or have `fit` and `transform`; got LogisticRegression",
+        ),
+        (
+            {"cv": "x"},
+            r"^`cv` must be None, a splitter or pairs of train and test rows; got 'x'. Pass WalkForwardSplit\(3, t1=",
+        ),
+        ({"cv": 5}, "^`cv` must be None, a splitter or pairs of train and test rows; got 5. Pass"),
+    ],
+)
+def test_parts_that_are_none(data, parts, says):
+    told = {"model": NeverFitted(), "cv": CV} | parts
+    with pytest.raises(EnsembleKitError, match=says):
+        SizedClassifier(told.pop("model"), **told).fit(*data)
+
+
+def test_no_rows_are_refused(data):
+    X, y = data
+    with pytest.raises(
+        EnsembleKitError, match=r"^`y` must have a row at least; got none\. Widen the span that was read\.$"
+    ):
+        SizedClassifier(NeverFitted(), cv=CV).fit(pd.DataFrame(X)[:0], y[:0])
+
+
 def test_folds_that_leak_are_refused(data):
     X, y = data
     backwards = [(np.arange(200, 400), np.arange(200))]

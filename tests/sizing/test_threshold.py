@@ -108,6 +108,8 @@ def test_it_sizes_a_classifier():
         ([False, True], None, None, (1, 0)),
         (["a", "b"], "b", "a", (1, 0)),
         (["up", "down"], "down", "up", (1, 0)),
+        (["Bottom", "Peak", "Slope"], None, None, (0, 1)),
+        (["SELL", "hold", "BUY"], None, None, (2, 0)),
     ],
 )
 def test_directions(classes, long, short, columns):
@@ -116,7 +118,13 @@ def test_directions(classes, long, short, columns):
 
 @pytest.mark.parametrize(
     ("classes", "long", "short"),
-    [(["a", "b"], None, None), ([1], None, None), (["up", "down"], "up", None), (["up", "down"], "up", "up")],
+    [
+        (["a", "b"], None, None),
+        ([1], None, None),
+        (["up", "down"], "up", None),
+        (["up", "down"], "up", "up"),
+        (["UP", "down", "up"], None, None),
+    ],
 )
 def test_directions_that_are_not_clear(classes, long, short):
     says = rf"^`long` and `short` must be two of the {len(classes)} class\(es\) .*; got .*\. Say which class means a"
@@ -138,7 +146,7 @@ def test_what_are_no_probabilities(proba, says):
         fitted().transform(np.asarray(proba))
     with pytest.raises(EnsembleKitError, match=r"`proba` must have horizon 1 and 3 classes; got 1 horizon"):
         check_probabilities(P, 1, 3)
-    with pytest.raises(EnsembleKitError, match=r"`proba` must have horizon 0\.5"):
+    with pytest.raises(EnsembleKitError, match=r"^`horizon` must be an integer of at least 0; got 0\.5\. The first of"):
         check_probabilities(P, 0.5, 3)
 
 
@@ -254,6 +262,9 @@ def test_columns_and_directions_by_name(bars):
     named = {"classes": ["falls", "rises"], "long": "rises", "short": "falls"}
     by_name = trade_at_thresholds(bars, pd.DataFrame(proba, bars.index), thresholds=[0.6], random_state=0, **named)
     pd.testing.assert_frame_equal(study, by_name)
+    frame = pd.DataFrame(proba[:, ::-1], bars.index, ["up", "down"])
+    placed = trade_at_thresholds(bars, frame, classes=["down", "up"], thresholds=[0.6], random_state=0)
+    pd.testing.assert_frame_equal(study, placed)
     # As out-of-fold predictions come.
     stacked = trade_at_thresholds(bars, proba[:, None], classes=["down", "up"], thresholds=[0.6], random_state=0)
     pd.testing.assert_frame_equal(study, stacked)
@@ -297,6 +308,11 @@ def fitted_two(threshold):
             {"proba": np.full((9, 2), 0.5)},
             EnsembleKitError,
             r"^`proba` must be of 3000 rows, one horizon and 2 classes; got \(9, 1, 2\). Predict the very bars that",
+        ),
+        (
+            {"classes": ["up", "up"]},
+            EnsembleKitError,
+            r"^`classes` must name each class once; got \['up', 'up'\], with",
         ),
         ({"proba": np.full((3000, 2), 0.7)}, EnsembleKitError, "`proba` must hold probabilities that sum to 1"),
         ({"classes": ["a", "b"]}, EnsembleKitError, "`long` and `short` must be two of the 2"),
