@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TransformerClassifier,
         WaveTransformerRegressor,
     )
+    from ensemble_kit.experiments import Experiment
     from ensemble_kit.features import (
         Alpha158,
         CrossSectionalScaler,
@@ -52,6 +53,7 @@ __all__ = [
     "CNNClassifier",
     "CrossSectionalScaler",
     "ExpectedCostClassifier",
+    "Experiment",
     "ExternalFeatures",
     "FusionClassifier",
     "ICTFeatures",
@@ -112,6 +114,7 @@ _ROOMS = {
         "TransformerClassifier",
         "WaveTransformerRegressor",
     ),
+    "experiments": ("Experiment",),
     "features": (
         "Alpha158",
         "CrossSectionalScaler",

@@ -147,6 +147,10 @@ def test_bad_bars_are_one_line_and_leave_nothing_behind(case, here, capsys):
         (("train", "--data", "bars.parquet", "--name", "T", "--preset", "huge"), "must be one of smoke, small"),
         (("train", "--data", "bars.parquet", "--name", "T", "--holdout", "1.5"), "`--holdout` must be a share"),
         (("train", "--data", "bars.parquet", "--name", "T", "--session", "NYSE?"), "got 'NYSE?'"),
+        (
+            ("backtest", "--data", "bars.parquet", "--name", "T", "--surrogates", "3"),
+            "`--surrogates` must be at least 19",
+        ),
         (("backtest", "--data", "bars.parquet", "--name", "Nobody"), "must be a registered model; got 'Nobody'"),
     ],
 )

@@ -54,6 +54,7 @@ def test_the_bars_asked_for(here, options, rows, monkeypatch):
     ("options", "words"),
     [
         (("--last", "0"), "`--last` must be at least 1; got 0."),
+        (("--pictures", "waves", "--format", "html"), "must be png or pdf for structure and waves; got html"),
         (("--start", "noon"), "`--start` must be a time; got 'noon'."),
         (("--start", "2030-01-01"), "must leave bars to draw; got 2030-01-01 and None of bars from 2022-01-03"),
         (("--start", "2022-01-06", "--end", "2022-01-05"), "must leave bars to draw"),

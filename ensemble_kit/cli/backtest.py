@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "run"]
 
+#: One of so many and the model itself, 1 of 20.
+_LEAST_WALKS = 19
+
 
 def add_to(commands: Any) -> None:
     """Add the command and its options.
@@ -38,7 +41,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--kelly-conservatism", type=float, help="another weight of the error, for this report alone")
     command.add_argument("--cash", type=float, default=100_000.0, help="what the account starts with")
     command.add_argument("--lot-size", type=float, default=0.0, help="units are multiples of it; 0 takes fractions")
-    command.add_argument("--surrogates", type=int, default=19, help="random walks of the holdout's bars")
+    command.add_argument("--surrogates", type=int, default=19, help="random walks of the holdout's bars, at least 19")
     command.set_defaults(run=run)
 
 
@@ -56,6 +59,11 @@ def run(options: argparse.Namespace) -> None:
     from ensemble_kit.tracking import load_card, load_model, log_holdout
     from ensemble_kit.tracking.intake import session_of
 
+    if options.surrogates < _LEAST_WALKS:
+        raise EnsembleKitError(
+            f"`--surrogates` must be at least {_LEAST_WALKS}, or none of them can show p = 0.05; got "
+            f"{options.surrogates}."
+        )
     bars = _shared.read(options)
     _shared.use_store(options)
     uri = _shared.version_uri(options)

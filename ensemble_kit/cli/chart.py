@@ -49,6 +49,10 @@ def run(options: argparse.Namespace) -> None:
     options : Namespace
         As parsed.
     """
+    if set(options.format) == {"html"} and "beliefs" not in options.pictures:
+        raise EnsembleKitError(
+            "`--format` must be png or pdf for structure and waves; got html, which is of beliefs only."
+        )
     bars = _shared.read(options)
     shown = _shown(options, bars)
     print(

@@ -42,7 +42,7 @@ CHALLENGER = "challenger"
 #: The alias of the version that `roll_back` returns to.
 PREVIOUS = "previous_champion"
 #: Of a model's card, written as tags when a version is registered: listing versions needs no file.
-ABOUT = ("preset", "experiment", "first_training_bar", "last_training_bar", "holdout_start", "holdout_end")
+ABOUT = ("preset", "first_training_bar", "last_training_bar", "holdout_start", "holdout_end")
 #: Tag of a champion: the version it came after. A chain, so that one can go back more than once.
 _REPLACED = "replaced"
 #: An event is a tag of its own, `history.<time>`: two writers never overwrite each other's.
