@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import mlflow
 import numpy as np
 import optuna
 import pytest
@@ -42,7 +43,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_bars(1000, signal=2.0, random_state=0).reset_index().to_parquet("bars.parquet")
     (tmp_path / "spy.toml").write_text(FILE)
-    return tmp_path
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield tmp_path
+    mlflow.set_tracking_uri(before)
 
 
 def load(here, name="T"):
@@ -73,6 +77,11 @@ def test_the_best_is_a_file_and_no_trial_saw_the_holdout(here, capsys):
     assert "no trial sees the 200 bars of the holdout" in out
     assert all(f"trial {number}: auc_pr_excess " in out for number in range(3))
     study = load(here)
+    client = mlflow.MlflowClient()
+    runs = client.search_runs([client.get_experiment_by_name("T").experiment_id])
+    assert len([run for run in runs if "mlflow.parentRunId" in run.data.tags]) == 3  # one a trial, under the study's
+    assert len(runs) == 4
+    assert {run.info.status for run in runs} == {"FINISHED"}
     best = Experiment.read("spy.best.toml")
     params = {name.rpartition("__")[2]: value for name, value in study.best_params.items()}
     for key in ("seq_len", "n_estimators", "num_leaves", "min_child_samples", "learning_rate", "lags"):

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: finished members are kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted: what is finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     return status or 0
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kit.cli import _shared
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError, TrackingError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +65,8 @@ def run(options: argparse.Namespace) -> None:
     options : Namespace
         As parsed.
     """
+    from mlflow.exceptions import MlflowException
+
     from ensemble_kit.tracking import log_and_register
     from ensemble_kit.tracking.card import model_card
     from ensemble_kit.tracking.model import check_storable
@@ -96,11 +98,18 @@ def run(options: argparse.Namespace) -> None:
 
         fitted, more["members_of"] = newest_members(experiment, X, options)
     _say(options, X, held, more)
-    with _fitted(options, model, fitted, (X, y, weight), labels.definition) as model:
-        _log(options, experiment, more)
-        card = model_card(model, X, labels=labels, session=experiment.session, **more)
-        version = log_and_register(model, X, name=options.name, card=card)
-    _label(options, version)
+    try:
+        with _fitted(options, model, fitted, (X, y, weight), labels.definition) as model:
+            _log(options, experiment, more)
+            card = model_card(model, X, labels=labels, session=experiment.session, **more)
+            version = log_and_register(model, X, name=options.name, card=card)
+        _label(options, version)
+    except MlflowException as error:
+        raise TrackingError(
+            f"`--tracking-uri` must be a store that answers; it did not take the trained model "
+            f"({str(error).splitlines()[0][:200]}). What is fitted is kept: the same command registers it when the "
+            "store is back."
+        ) from error
     _report(options, model, version)
 
 
@@ -244,7 +253,9 @@ def _report(options: argparse.Namespace, model: Any, version: int) -> None:
     named = [f"@{alias}" for alias, number in aliases.items() if int(number) == version]
     print(f"\nRegistered {options.name} version {version}{' as ' if named else ''}{', '.join(named)}.")
     if "@challenger" in named:
-        print(f"ensemble-kit models promote {options.name} --data FILE makes it champion if it is better.")
+        how = "--force REASON" if options.deployment else "--data FILE"
+        then = "(no bars are left to compare it on)" if options.deployment else "if it is better"
+        print(f"ensemble-kit models promote {options.name} {how} makes it champion {then}.")
 
 
 def _progress() -> list[Any]:

@@ -59,13 +59,14 @@ def run(options: argparse.Namespace) -> None:
     from ensemble_kit.tuning import WalkForwardObjective, create_study, space, tune
 
     _check(options)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # of an interrupted trial it would print the way there
     experiment = _shared.experiment(options)
     bars = _shared.read(options)
     labels = experiment.labels(bars)
     train, held = experiment.split(bars, labels)
     X = bars.iloc[train]
     experiment.check_columns(X)
+    _shared.use_store(options)
     model, keys = experiment.model(labels), _tuned_keys(experiment, labels, options.metric)
     objective = WalkForwardObjective(
         model,
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
         definition=labels.definition,
         random_state=experiment.settings["seed"],
         memory=_shared.memory(options),
+        track=experiment.name,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     storage = options.storage or f"sqlite:///{options.out / 'tuning.db'}"

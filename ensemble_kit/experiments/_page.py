@@ -39,7 +39,7 @@ right = 5               # bars after it, until when it is not known
 on = false              # RSI, MACD, ATR and the like
 
 [features.microstructure]
-on = false              # spreads and imbalances; needs bid and ask columns
+on = false              # spreads and imbalances; columns of NaN without bid and ask
 
 [features.session]
 on = true               # time of day and week, distance to the close

@@ -132,6 +132,9 @@ def welcome(name: str, version: int, alias: str | None) -> None:
     champion = aliases_of(name).get(CHAMPION)
     if alias == CHAMPION or (alias is None and champion is None):
         crown(name, version, over=champion, event={"event": "registered", "why": "as champion"})
+        if alias is None and aliases_of(name).get(CHAMPION) != version:  # another first version came in between
+            record(name, version, event="registered", why="as challenger: another version became champion first")
+            give(name, CHALLENGER, version)
     else:
         give(name, CHALLENGER if alias is None else alias, version)
 

@@ -119,6 +119,10 @@ class MLflowCallback:
     ) -> None:
         if not isinstance(experiment, str) or not experiment.strip():
             raise TrackingError(f"`experiment` must be an experiment's name; got {experiment!r}. Name it 'SPY', say.")
+        if tags is not None and not isinstance(tags, Mapping):
+            raise TrackingError(
+                f"`tags` must be a mapping of names to values; got {tags!r}. Write {{'desk': 'rates'}}, say."
+            )
         self.experiment = experiment
         self.run_name = run_name
         self.tracking_uri = tracking_uri

@@ -221,7 +221,11 @@ def promote(
         )
     comparison = None
     if bars is not None and over is not None:
-        comparison = compare(name, bars, versions=(over, number), **settings)
+        try:
+            comparison = compare(name, bars, versions=(over, number), **settings)
+        except TrackingError:
+            if force is None:  # who forces a version does so where nothing can be compared, too
+                raise
     beats, why = (False, "") if comparison is None else _judge(comparison, metric, margin)
     promoted = beats or force is not None
     said = why if force is None else f"forced: {force}"

@@ -13,6 +13,8 @@ from optuna.storages._rdb.models import TrialModel
 from optuna.trial import TrialState
 from sqlalchemy import exc
 
+from ensemble_kit.exceptions import EnsembleKitError
+
 __all__ = ["GRACE", "MAX_RETRY", "worker_storage"]
 
 #: A trial is lost after so many missed heartbeats, and tried again so often.
@@ -67,8 +69,18 @@ def worker_storage(url: str, heartbeat_interval: int) -> RDBStorage:
     -------
     RDBStorage
         With heartbeat and one retry.
+
+    Raises
+    ------
+    EnsembleKitError
+        If it is no address, or the database cannot be opened.
     """
-    sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
+    try:
+        sqlite = sqlalchemy.make_url(url).get_backend_name() == "sqlite"
+    except exc.ArgumentError:
+        raise EnsembleKitError(
+            f"`storage` must be a database's address; got {url!r}. Write 'sqlite:///study.db', say."
+        ) from None
     # A connection that the server dropped is noticed before it is used.
     engine = {"connect_args": {"timeout": _SQLITE_TIMEOUT}} if sqlite else {"pool_pre_ping": True}
     with warnings.catch_warnings():
@@ -86,7 +98,13 @@ def worker_storage(url: str, heartbeat_interval: int) -> RDBStorage:
             except (exc.IntegrityError, exc.OperationalError, exc.ProgrammingError):
                 # Two workers that make the tables of a new database: the second one finds them made.
                 time.sleep(pause)
-        return _WorkerStorage(url, **settings)
+        try:
+            return _WorkerStorage(url, **settings)
+        except exc.SQLAlchemyError as error:
+            raise EnsembleKitError(
+                f"`storage` must be a database that can be opened; got {url!r} ({str(error).splitlines()[0][:200]}). "
+                "Make its folder, or start its server."
+            ) from error
 
 
 def _take_turns(engine: Any) -> None:

@@ -502,3 +502,8 @@ def test_after_sigkill_the_next_fit_ends_what_is_left(client, callback, uri):
     states = {name: run.info.status for name, run in runs(client, callback).items()}
     assert states == {"WalkForwardVotingClassifier": "KILLED", "dies": "KILLED", "LGBMWindowClassifier": "FINISHED"}
     assert not Path("mlruns", "0").exists()
+
+
+def test_tags_are_names_and_values():
+    with pytest.raises(TrackingError, match=r"`tags` must be a mapping of names to values; got 'x'\. Write \{'desk'"):
+        MLflowCallback("T", tags="x")

@@ -164,3 +164,15 @@ def test_optunas_search_takes_our_estimators_and_our_space():
     assert set(search.best_params_) == set(found)
     assert search.predict(X).shape == (240,)
     assert 0 < search.best_score_ <= 1
+
+
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [
+        ("foo.db", r"`storage` must be a database's address; got 'foo\.db'\. Write 'sqlite:///study\.db'"),
+        ("sqlite:////nowhere/x.db", r"`storage` must be a database that can be opened; got 'sqlite:////nowhere/x\.db'"),
+    ],
+)
+def test_storages_that_cannot_be_opened(storage, words):
+    with pytest.raises(EnsembleKitError, match=words):
+        create_study("one", storage=storage, directions=["maximize"])
