@@ -137,7 +137,6 @@ def test_versions_are_listed_with_what_is_known_of_them(store):
     assert table["first_training_bar"].eq(str(BARS.index[0])).all()
     assert table["holdout_start"].eq(str(BARS.index[1300])).all()
     assert table["preset"].eq("tiny").all()
-    assert table["experiment"].isna().all()
     assert table["auc_pr_mean"].fillna(-1).tolist() == [-1, 0.25, -1, -1]
     assert table["run_id"].tolist() == [client.get_model_version("T", str(v)).run_id for v in table.index]
     assert (table["created"].diff().dropna() > pd.Timedelta(0)).all()
