@@ -14,6 +14,7 @@ SAYS = {
     "docs/backtest.md": ("outperformance", "reference", "estimate"),
     "docs/tracking.md": ("FINISHED on", "weight_trees_H0"),
     "docs/registry.md": ("is champion, after version 1", "is not promoted", "rolled back"),
+    "docs/serving.md": ("SPY/1", "the same positions: True", "400 `bars` must have a price on every row"),
     "docs/tuning.md": ("AUC-PR less the rule's", "num_leaves"),
     "docs/pictures.md": ("structure.pdf", "order_block"),
     "docs/sizing.md": ("reliability", "estimated payoffs", "limited"),
