@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,8 +65,6 @@ def model_card(
     >>> card["classes"], card["lookback"], card["labels"]["w"], card["bar"], card["seed"]
     (['bottom', 'peak', 'slope'], 0, 12, '0 days 00:05:00', 0)
     """
-    from ensemble_kit import __version__
-
     vote = final_estimator(model.model_)
     horizon = getattr(model.sizer_, "horizon", 0)
     truth = labels.horizon(horizon).loc[bars.index].dropna()
@@ -73,7 +72,7 @@ def model_card(
     looked = labels.t1.loc[bars.index].max()
     card = {
         **intake_terms(model, bars, session=session),
-        "ensemble_kit": __version__,
+        "ensemble_kit": importlib.metadata.version("ensemble-kit"),
         "versions": list(versions()),
         "labels": labels.definition,
         "class_shares": truth.value_counts(normalize=True),
