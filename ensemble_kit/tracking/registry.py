@@ -219,16 +219,18 @@ def promote(
         raise TrackingError(
             f"`name` must have a champion that can be beaten; {name} has none. Pass `force` with the reason."
         )
-    comparison = None
+    comparison, uncompared = None, ""
     if bars is not None and over is not None:
         try:
             comparison = compare(name, bars, versions=(over, number), **settings)
-        except TrackingError:
-            if force is None:  # who forces a version does so where nothing can be compared, too
+        except TrackingError as error:
+            if force is None:
                 raise
+            # Who forces a version does so where nothing can be compared, too; the record says why it was not.
+            uncompared = f" (not compared: {error})"
     beats, why = (False, "") if comparison is None else _judge(comparison, metric, margin)
     promoted = beats or force is not None
-    said = why if force is None else f"forced: {force}"
+    said = why if force is None else f"forced: {force}{uncompared}"
     n_earlier = 0 if comparison is None else _earlier(name, comparison)
     event = {"event": "forced" if force is not None else "promoted" if beats else "refused", "why": said}
     if comparison is not None:

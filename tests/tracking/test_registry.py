@@ -28,7 +28,7 @@ from ensemble_kit.features import IndicatorFeatures, SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom, triple_barrier
 from ensemble_kit.metrics import compare_scores
 from ensemble_kit.sizing import SizedClassifier, backtest
-from ensemble_kit.tracking import load_model, log_and_register, quiet, tracked_run
+from ensemble_kit.tracking import _aliases, load_model, log_and_register, quiet, tracked_run
 from ensemble_kit.tracking._aliases import crown, give, step_back
 from ensemble_kit.tracking.card import model_card
 from ensemble_kit.tracking.registry import (
@@ -532,3 +532,25 @@ def test_over_http(models, tmp_path, monkeypatch):
         mlflow.set_tracking_uri(before)
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
+
+
+def test_force_goes_where_nothing_can_be_compared(store):
+    with pytest.raises(TrackingError, match="events of each class"):
+        promote("T", BARS, version=GOOD, min_events=1000)
+    forced = promote("T", BARS, version=GOOD, min_events=1000, force="try")
+    assert forced.promoted
+    assert forced.comparison is None
+    assert forced.why.startswith("forced: try (not compared: `bars` must hold at least 1000 events")
+
+
+def test_of_two_first_versions_the_later_one_is_no_champion(store, monkeypatch):
+    # The other training's version became champion between the look and the check.
+    seen = iter([{}, {"champion": GOOD}])
+    given = {}
+    monkeypatch.setattr(_aliases, "aliases_of", lambda name: next(seen))
+    monkeypatch.setattr(_aliases, "crown", lambda *_, **__: None)
+    monkeypatch.setattr(_aliases, "record", lambda name, version, **event: given.update(event))
+    monkeypatch.setattr(_aliases, "give", lambda name, alias, version: given.update({alias: version}))
+    _aliases.welcome("T", BAD, None)
+    assert given["challenger"] == BAD
+    assert given["why"] == "as challenger: another version became champion first"
