@@ -1,6 +1,14 @@
 """The errors a user can mend: one small class a cause, all of them `ValueError`."""
 
-__all__ = ["BarsError", "EnsembleKitError", "LeakageError", "TrackingError"]
+__all__ = [
+    "BarsError",
+    "BrokerError",
+    "EnsembleKitError",
+    "LeakageError",
+    "ProviderError",
+    "TrackingError",
+    "TryAgainError",
+]
 
 
 class EnsembleKitError(ValueError):
@@ -17,3 +25,15 @@ class LeakageError(EnsembleKitError):
 
 class TrackingError(EnsembleKitError):
     """A run, a registered model or its file cannot be found or read."""
+
+
+class ProviderError(EnsembleKitError):
+    """Whoever gives bars refuses, cannot be reached, or answers what cannot be used."""
+
+
+class TryAgainError(ProviderError):
+    """Too many requests, a server's fault or a cut connection: later it may work."""
+
+
+class BrokerError(EnsembleKitError):
+    """A broker refuses an order, cannot be reached, or holds what the journal knows nothing of."""

@@ -22,11 +22,14 @@ FLOORS = [
     ["estimators"],
     ["calibration"],
     ["ensemble"],
+    ["streams"],
     ["sizing"],
+    ["interop"],
     ["reports"],
     ["tracking"],
     ["tuning"],
     ["experiments"],
+    ["live"],
     ["cli"],
 ]
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

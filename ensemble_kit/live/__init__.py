@@ -1,0 +1,1 @@
+"""A trained model at work: bars come in, orders go out, and a journal holds both."""

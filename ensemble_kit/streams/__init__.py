@@ -1,0 +1,1 @@
+"""A fitted model bar by bar: the newest row of what the batch says, at the cost of that row."""
