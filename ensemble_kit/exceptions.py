@@ -37,3 +37,7 @@ class TryAgainError(ProviderError):
 
 class BrokerError(EnsembleKitError):
     """A broker refuses an order, cannot be reached, or holds what the journal knows nothing of."""
+
+
+class BrokerUnreachableError(BrokerError):
+    """No answer from the broker: an order on its way may have arrived or not, so it must be looked up."""
