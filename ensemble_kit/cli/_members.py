@@ -83,25 +83,10 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> I
 
 def judge_anew(fitted: Any, wanted: Any, X: pd.DataFrame, y: Any, sample_weight: Any) -> Any:
     """Calibrate, weigh and size what fitted members said out of fold, by the settings of an unfitted model."""
-    import numpy as np
-    from sklearn.base import clone
-
-    from ensemble_kit.metrics import next_open_return
     from ensemble_kit.validation import final_estimator
 
-    vote, new = final_estimator(fitted.model_), final_estimator(wanted.model)
+    new = final_estimator(wanted.model)
     judging = ("calibrator", "weighting", "power", "scorer", "events")
-    vote.set_params(**{name: getattr(new, name) for name in judging}).recalibrate()
-    rows, proba = vote.out_of_fold()
-    sizer = clone(wanted.sizer)
-    earned = {}
-    if getattr(sizer, "needs_returns", False):
-        earned = {"returns": np.asarray(next_open_return(X), dtype=np.float64)[rows]}
-    classes = fitted.sizer_.classes_
-    sized = [entry for entry in fitted.row_usage_.entries if entry["role"] == "size"]
-    fitted.sizer_ = sizer.fit(proba, y.iloc[rows], sample_weight=sample_weight[rows], classes=classes, **earned)
+    final_estimator(fitted.model_).set_params(**{name: getattr(new, name) for name in judging})
     fitted.sizer = wanted.sizer
-    usage = vote.row_usage_
-    usage.entries = [*usage.entries, *sized]  # the rows that size are those that a fold tests: as before
-    fitted._usage = usage.check().entries  # noqa: SLF001 - a sibling, which has no `recalibrate` of its own
-    return fitted
+    return fitted.recalibrate(X, y, sample_weight=sample_weight)

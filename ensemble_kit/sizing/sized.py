@@ -149,17 +149,69 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             part.call_on_fit_task_begin(estimator=self, X=X, y=y)
             self.model_ = model.fit(X, y, **parameters)
             part.call_on_fit_task_end(estimator=self, X=X, y=y)
-        rows, proba, fold, usage = self._out_of_fold(X, y, weights)
+        self._classes, self._n_rows = targets.classes, len(X)
+        self._size(targets, earned, weights, *self._out_of_fold(X, y, weights))
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
+        return self
+
+    def recalibrate(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Judge the members anew by what they said out of fold, and fit the sizer to it; no member is fitted again.
+
+        What judges is taken as it is now: set the ensemble's `calibrator`, `weighting`, `power`,
+        `scorer` or `events`, or this `sizer`, with `set_params`, and see what that changes.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape (n, n_features)
+            As given to `fit`: its bars say what a row's decision earned, where the sizer asks.
+        y : array-like of shape (n,) or (n, H)
+            As given to `fit`.
+        sample_weight : array-like of shape (n,), default=None
+            As given to `fit`.
+
+        Returns
+        -------
+        SizedClassifier
+            Itself.
+
+        Raises
+        ------
+        EnsembleKitError
+            If the model is no ensemble that keeps its out-of-fold answers, or these are not the
+            rows given to `fit`.
+        """
+        check_is_fitted(self, "sizer_")
+        ensemble = final_estimator(self.model_)
+        if not (hasattr(ensemble, "recalibrate") and hasattr(ensemble, "out_of_fold")):
+            raise EnsembleKitError(
+                f"`model` must end in an ensemble, which keeps what its members said out of fold; got {ensemble!r}. "
+                "Fit it again."
+            )
+        targets = Targets.encode(y)
+        if len(X) != self._n_rows or targets.codes.shape[0] != self._n_rows:
+            raise EnsembleKitError(
+                f"`X` and `y` must have the {self._n_rows} rows given to `fit`; got {len(X)} and "
+                f"{targets.codes.shape[0]}. Give those."
+            )
+        earned = self._returns(X)
+        self._rehearse(targets, earned)
+        weights = None if sample_weight is None else check_row_weights(sample_weight, len(X))
+        ensemble.recalibrate()
+        rows, proba = ensemble.out_of_fold()
+        self._size(targets, earned, weights, rows, proba, ensemble.fold_[rows], ensemble.row_usage_)
+        return self
+
+    def _size(
+        self, targets: Targets, earned: Any, weights: Any, rows: Any, proba: Any, fold: Any, usage: RowUsage
+    ) -> None:
+        """Fit the sizer on rows that the model had not seen, and put on record which these are."""
         given = np.ones(len(rows)) if weights is None else weights[rows]
         truth = targets.decode(targets.codes[rows])
         returns = {name: values[rows] for name, values in earned.items()}
-        self.sizer_ = self._new_sizer().fit(proba, truth, sample_weight=given, classes=targets.classes, **returns)
-        self._classes = targets.classes
+        self.sizer_ = self._new_sizer().fit(proba, truth, sample_weight=given, classes=self._classes, **returns)
         for k in np.unique(fold):
             usage.add(int(k), ALL_MEMBERS, "size", rows[(fold == k) & (given > 0)])
-        self._usage, self._n_rows = usage.check().entries, len(X)
-        context.call_on_fit_task_end(estimator=self, X=X, y=y)
-        return self
+        self._usage = usage.check().entries
 
     def _check_parts(self) -> None:
         # A string has a `split`, and a class the methods of what it makes.

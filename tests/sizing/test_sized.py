@@ -403,3 +403,37 @@ def expected_failures(_):
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+# ------------------------------------------------------------------------ judged anew
+
+
+@pytest.mark.parametrize("changed", [{}, {"calibrator": None}, {"weighting": "uniform"}, {"power": 4}])
+def test_judged_anew_is_as_if_fitted_so(data, weights, changed):
+    X, y = data
+    judged = SizedClassifier(vote(), KellySizer()).fit(X, y, sample_weight=weights)
+    judged.model_.set_params(**changed)
+    judged.set_params(sizer=KellySizer(penalty="reliability", fraction=0.5)).recalibrate(X, y, sample_weight=weights)
+    fitted = SizedClassifier(vote(**changed), KellySizer(penalty="reliability", fraction=0.5))
+    fitted.fit(X, y, sample_weight=weights)
+    np.testing.assert_array_equal(judged.predict_position(X), fitted.predict_position(X))
+    assert str(judged.row_usage_) == str(fitted.row_usage_)
+    assert judged.predict_position(X).any()
+
+
+def test_only_what_was_fitted_on_can_be_judged_anew(data):
+    X, y = data
+    with pytest.raises(NotFittedError):
+        SizedClassifier(vote()).recalibrate(X, y)
+    plain = SizedClassifier(GaussianNB(), cv=CV).fit(X, y)
+    with pytest.raises(
+        EnsembleKitError,
+        match=r"^`model` must end in an ensemble, which keeps what its members said out of fold; got GaussianNB\(\). "
+        r"Fit it again.$",
+    ):
+        plain.recalibrate(X, y)
+    fitted = SizedClassifier(vote()).fit(X, y)
+    with pytest.raises(
+        EnsembleKitError, match=r"^`X` and `y` must have the 400 rows given to `fit`; got 399 and 399. Give those.$"
+    ):
+        fitted.recalibrate(X[1:], y[1:])
