@@ -27,6 +27,7 @@ from ensemble_kit.tracking.runs import (
     quiet,
     tracked_run,
 )
+from ensemble_kit.tracking.saved import load_saved, save_model
 
 __all__ = [
     "CHALLENGER",
@@ -43,6 +44,7 @@ __all__ = [
     "list_versions",
     "load_card",
     "load_model",
+    "load_saved",
     "log_and_register",
     "log_holdout",
     "log_report",
@@ -52,6 +54,7 @@ __all__ = [
     "read_card",
     "read_model",
     "roll_back",
+    "save_model",
     "set_challenger",
     "tracked_run",
     "write_model",

@@ -20,7 +20,7 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from ensemble_kit.exceptions import TrackingError
 
-__all__ = ["CARD_FILE", "MODEL_FILE", "check_storable", "read_card", "read_model", "write_model"]
+__all__ = ["CARD_FILE", "MODEL_FILE", "check_archive", "check_storable", "read_card", "read_model", "write_model"]
 
 MODEL_FILE = "model.skops"
 CARD_FILE = "card.json"
@@ -207,7 +207,7 @@ def read_model(folder: str | Path) -> Any:
     """
     path = Path(folder) / MODEL_FILE
     try:
-        _check_archive(path)
+        check_archive(path)
         return skops.io.load(path, trusted=TRUSTED)
     except UntrustedTypesFoundException as error:
         # Only what it found: the rest is advice to trust it.
@@ -228,8 +228,19 @@ def _check_own_file(path: Path) -> None:
         raise OSError(f"{path.name} is no file of this folder")
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse what would fill the memory before any class is looked at: `write_model` compresses nothing."""
+def check_archive(path: Path) -> None:
+    """Refuse what would fill the memory before any class is looked at: what is written here is not compressed.
+
+    Parameters
+    ----------
+    path : Path
+        A zip archive.
+
+    Raises
+    ------
+    OSError
+        If it is no file of its own, or no such archive.
+    """
     _check_own_file(path)
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
