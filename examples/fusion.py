@@ -97,9 +97,7 @@ def run(name: str, bars: pd.DataFrame, full: bool, folder: Path) -> None:
     walk = random_walk_bars(X.iloc[test], random_state=0)
     fresh = next_direction(walk).labels
     walked = np.mean((model.predict_proba(walk)[:-1, 1] > 0.5) == fresh.iloc[:-1])
-    print(
-        f"directional accuracy {right:.4f}; always the commoner side {max(up, 1 - up):.4f}; on a random walk {walked:.4f}"
-    )
+    print(f"directional accuracy {right:.4f}, the commoner side {max(up, 1 - up):.4f}, on a walk {walked:.4f}")
     print("log-loss: prior's less the model's {:+.5f} [{:+.5f}, {:+.5f}]".format(*gain))
 
     results = {
