@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test test-slow check format bench docs clean
 
 demo: .venv/.installed
 	$(BIN)/ensemble-kit demo
@@ -36,5 +36,8 @@ format: .venv/.installed
 bench: .venv/.installed
 	for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
+docs: .venv/.installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
 clean:
-	rm -rf .venv ensemble_kit_output
+	rm -rf .venv ensemble_kit_output docs/_build docs/api

@@ -22,6 +22,7 @@ __all__ = [
     "unpack_index",
 ]
 
+#: The columns of prices that every bar has.
 PRICES = ("open", "high", "low", "close")
 
 IntArray = NDArray[np.int64]

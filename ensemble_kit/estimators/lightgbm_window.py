@@ -118,7 +118,7 @@ class LGBMWindowClassifier(LagExplanations, CallbackSupportMixin, ClassifierMixi
         Whether X had an index (datetime, instrument).
     n_features_in_ : int
         Columns of X.
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str, shape (n_features,)
         Their names, where all are strings.
 
     See Also

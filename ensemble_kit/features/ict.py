@@ -54,7 +54,7 @@ class ICTFeatures(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str, shape (n_features,)
         Columns of the bars seen in `fit`.
     n_features_in_ : int
         How many.

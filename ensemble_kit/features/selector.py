@@ -81,16 +81,16 @@ class RelevanceRedundancySelector(SelectorMixin, BaseEstimator):
 
     Attributes
     ----------
-    scores_ : ndarray of float64, shape (n_scores, H, n_features_in_)
+    scores_ : ndarray of float64, shape (n_scores, H, n_features)
         Scores as they were measured, by horizon: mutual information in nats, F, absolute
         correlation, and importance where there is a `gain_estimator`. Those below 0 are 0.
-    relevance_ : ndarray of float64, shape (n_features_in_,)
+    relevance_ : ndarray of float64, shape (n_features,)
         Mean over scores and horizons, each divided by its largest over the columns.
-    ranking_ : ndarray of int64, shape (n_features_in_,)
+    ranking_ : ndarray of int64, shape (n_features,)
         The columns from the most relevant to the least.
-    support_ : ndarray of bool, shape (n_features_in_,)
+    support_ : ndarray of bool, shape (n_features,)
         Which columns are kept.
-    reasons_ : ndarray of str, shape (n_features_in_,)
+    reasons_ : ndarray of str, shape (n_features,)
         Why: ``kept``, ``below threshold``, ``redundant with MA5 (rho 0.98)``, ``beyond k``,
         ``constant`` or ``all NaN``.
     n_rows_ : int
