@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 SAYS = {
     "README.md": ("lightgbm", "max_drawdown"),
     "docs/labels.md": ("n_purged", "bottom", "score"),
+    "docs/data.md": ("missing bars      3 in 1 gaps", "4:1", "1 copied rows dropped"),
     "docs/parallel.md": ("the same bits: True",),
     "docs/backtest.md": ("outperformance", "reference", "estimate"),
     "docs/tracking.md": ("FINISHED on", "weight_trees_H0"),
