@@ -11,6 +11,8 @@ SAYS = {
     "README.md": ("lightgbm", "max_drawdown"),
     "docs/labels.md": ("n_purged", "bottom", "score"),
     "docs/data.md": ("missing bars      3 in 1 gaps", "4:1", "1 copied rows dropped"),
+    "docs/live.md": ("401", "taken", "too early"),
+    "docs/streaming.md": ("the same as the batch: True",),
     "docs/parallel.md": ("the same bits: True",),
     "docs/backtest.md": ("outperformance", "reference", "estimate"),
     "docs/tracking.md": ("FINISHED on", "weight_trees_H0"),
