@@ -8,7 +8,6 @@ import warnings
 
 import pandas as pd
 import uvicorn
-from ensemble_kit.live.paper import PaperBroker
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -16,6 +15,7 @@ from ensemble_kit.datasets import make_bars
 from ensemble_kit.features import SessionFeatures
 from ensemble_kit.labels import peak_slope_bottom
 from ensemble_kit.live.journal import Journal
+from ensemble_kit.live.paper import PaperBroker
 from ensemble_kit.live.store import open_store
 from ensemble_kit.live.trader import Trader
 from ensemble_kit.sizing import SizedClassifier, ThresholdSizer

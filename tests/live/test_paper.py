@@ -1,11 +1,8 @@
 """The paper broker: the backtest's account, bar by bar, killed, doubled and reopened."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,47 +26,10 @@ EVERYTHING = Costs(
 )
 
 
-def _run_as_postgres(*command):
-    as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    return subprocess.run([*as_owner, *command], check=True, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """A PostgreSQL server from Debian's binaries, on a socket in a folder of its own."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or (os.geteuid() == 0 and shutil.which("runuser") is None):
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg")
-    binaries = found[-1].parent
-    # A socket's path has 107 characters at most, and the server's user must reach it: pytest's folders are private.
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        data = Path(folder, "data")
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-        _run_as_postgres(str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "trader", "--no-sync")
-        options = f"-c listen_addresses='' -k {folder} -c fsync=off"
-        log = str(Path(folder, "log"))
-        _run_as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-o", options, "-l", log, "-w", "start")
-        try:
-            os.chmod(folder, 0o755)  # noqa: PTH101
-            yield f"postgresql+psycopg://trader@/postgres?host={folder}"
-        finally:
-            _run_as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     """An empty database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/live.db"
-        return
-    address = request.getfixturevalue("postgres")
-    yield address
-    engine = open_store(address)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE IF EXISTS paper_accounts, paper_orders, paper_fills")
-    engine.dispose()
+    return f"sqlite:///{tmp_path}/live.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
 
 
 @pytest.fixture
