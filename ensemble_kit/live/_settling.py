@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ensemble_kit.exceptions import BrokerError
+from ensemble_kit.exceptions import BrokerError, BrokerUnreachableError
 from ensemble_kit.live.journal import OPEN_STATES, Journal
 from ensemble_kit.live.orders import Broker, Order
 
@@ -34,6 +34,8 @@ def send(journal: Journal, broker: Broker, order: Order, now: pd.Timestamp) -> N
         broker.submit(order)
     except BrokerError as error:
         journal.add_event("broker", f"order {order.client_id} of {order.units:g}: {error}", at=now)
+        if isinstance(error, BrokerUnreachableError):  # it may still be on its way: no answer of now would be the last
+            return
         try:
             known = broker.status(order.client_id) not in {None, "rejected"}
         except BrokerError:

@@ -174,6 +174,20 @@ def test_an_order_that_may_or_may_not_have_arrived_is_looked_for(desk):
     assert states(trader) == ["expired", "sent"]
 
 
+def test_an_order_that_arrives_after_its_sender_gave_up_is_no_stranger(desk):
+    broker = Exchange()
+    trader = begin(desk(broker=broker))
+    broker.slow = True
+    give(trader, 0)
+    assert states(trader) == ["new"]  # the broker knows nothing yet, and that says nothing
+    broker.slow = False
+    broker.land()
+    broker.fill()
+    give(trader, 1)
+    assert states(trader) == ["filled", "sent"]
+    assert trader.journal.units_filled() == broker.held != 0
+
+
 def test_what_is_not_filled_is_taken_back_before_the_next_decision(desk):
     broker = Exchange()
     trader = begin(desk(broker=broker))

@@ -7,7 +7,7 @@ import pandas as pd
 from sqlalchemy import event
 
 from ensemble_kit.datasets import make_bars
-from ensemble_kit.exceptions import BrokerError
+from ensemble_kit.exceptions import BrokerError, BrokerUnreachableError
 from ensemble_kit.live.journal import Journal
 from ensemble_kit.live.orders import AccountState, Fill
 from ensemble_kit.live.paper import PaperBroker
@@ -91,7 +91,8 @@ def make_trader(engine, *, model=None, account="SPY", broker=None, clock=None, c
 class Exchange:
     """A broker in memory whose orders are filled when `fill` is called, with faults where they are set.
 
-    `down` holds the methods that cannot be reached, `lose_reply` lets an order arrive but not its answer.
+    `down` holds the methods that cannot be reached, `lose_reply` lets an order arrive but not its answer,
+    and a `slow` one arrives only when it is told to `land`.
     """
 
     name = "exchange"
@@ -100,6 +101,7 @@ class Exchange:
         self.cash, self.held, self.price = cash, 0.0, 100.0
         self.orders, self.states, self.traded = {}, {}, []
         self.down, self.lose_reply, self.refuse, self.stubborn, self.submitted = set(), False, False, False, []
+        self.slow, self.flying = False, None
 
     def _check(self, method):
         if method in self.down:
@@ -129,6 +131,9 @@ class Exchange:
     def submit(self, order):
         self.submitted.append(order.client_id)
         self._check("submit")
+        if self.slow:
+            self.flying = order
+            raise BrokerUnreachableError("no answer in time.")
         if self.refuse:
             self.states[order.client_id] = "rejected"
             raise BrokerError("no buying power.")
@@ -136,6 +141,10 @@ class Exchange:
             self.orders[order.client_id], self.states[order.client_id] = order, "open"
         if self.lose_reply:
             raise BrokerError("the connection was cut.")
+
+    def land(self):
+        """Let an order arrive whose sender has given up waiting."""
+        self.orders[self.flying.client_id], self.states[self.flying.client_id] = self.flying, "open"
 
     def status(self, client_id):
         self._check("status")
