@@ -32,7 +32,15 @@ class ProviderError(EnsembleKitError):
 
 
 class TryAgainError(ProviderError):
-    """Too many requests, a server's fault or a cut connection: later it may work."""
+    """Too many requests, a server's fault or a cut connection: later it may work.
+
+    Attributes
+    ----------
+    retry_after : float or None
+        Seconds that the provider asks to wait; None where it says nothing.
+    """
+
+    retry_after: float | None = None
 
 
 class BrokerError(EnsembleKitError):

@@ -10,7 +10,16 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 #: What each script prints, and how many pictures it leaves.
-SAYS = {"features": ("look-ahead", 0), "holdout": ("auc_pr_surrogate", 12), "labels": ("buy_sell_hold", 1)}
+SAYS = {
+    "beliefs": ("never seen", 3),
+    "features": ("look-ahead", 0),
+    "fusion": ("the same positions: True", 1),
+    "gold_waves": ("On the test block", 1),
+    "holdout": ("auc_pr_surrogate", 12),
+    "labels": ("buy_sell_hold", 1),
+    "regime": ("no penalty for error", 12),
+    "ticks": ("rule: heavier side", 1),
+}
 
 
 @pytest.mark.slow

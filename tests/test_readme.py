@@ -16,6 +16,10 @@ BLOCK = re.compile(r"^(?P<before>.*)\n\n?```python(?P<mark>.*)\n(?P<code>(?:.*\n
 SAYS = {
     "README.md": ("lightgbm", "max_drawdown"),
     "docs/labels.md": ("n_purged", "bottom", "score"),
+    "docs/data.md": ("missing bars      3 in 1 gaps", "4:1", "1 copied rows dropped"),
+    "docs/live.md": ("401", "taken", "too early"),
+    "docs/streaming.md": ("the same as the batch: True",),
+    "docs/qlib.md": ("no leak in 2 columns", "low", "Delta($close, -1)"),
     "docs/parallel.md": ("the same bits: True",),
     "docs/backtest.md": ("outperformance", "reference", "estimate"),
     "docs/tracking.md": ("FINISHED on", "weight_trees_H0"),

@@ -7,12 +7,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ensemble_kit.cli import backtest, chart, demo, init, models, train, tune
+from ensemble_kit.cli import backtest, chart, demo, fetch, init, models, serve, trade, train, tune
 from ensemble_kit.exceptions import EnsembleKitError
 
 __all__ = ["main", "parse"]
 
-_COMMANDS = (demo, init, train, tune, backtest, chart, models)
+_COMMANDS = (demo, fetch, init, train, tune, backtest, chart, models, serve, trade)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

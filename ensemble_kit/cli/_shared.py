@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ensemble_kit.experiments import Experiment
+    from ensemble_kit.sizing import Costs
 
 __all__ = [
     "LABEL",
+    "account_options",
     "bar_size",
     "check_against",
+    "costs",
     "data_options",
     "experiment",
     "experiment_options",
@@ -53,6 +57,18 @@ def data_options(*, required: bool = True) -> argparse.ArgumentParser:
     options.add_argument("--data", type=Path, required=required, help="parquet or CSV file of bars")
     options.add_argument("--name", required=required, help="name of the registered model")
     options.add_argument("--tz", help="time zone of naive times in the file")
+    return options
+
+
+def account_options() -> argparse.ArgumentParser:
+    """Return the options of every command that trades; costs that are not given are the experiment's."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--cost-bps", type=float, help="commission, in basis points of the notional")
+    options.add_argument("--spread-bps", type=float, help="quoted spread; a fill pays half of it")
+    options.add_argument("--slippage-bps", type=float, help="how much worse than that a fill is")
+    options.add_argument("--borrow-rate", type=float, help="yearly, on what is sold short or borrowed")
+    options.add_argument("--cash", type=float, default=100_000.0, help="what the account starts with")
+    options.add_argument("--lot-size", type=float, default=0.0, help="units are multiples of it; 0 takes fractions")
     return options
 
 
@@ -173,6 +189,21 @@ def check_against(card: dict[str, Any], bars: pd.DataFrame) -> bool:
             stacklevel=2,
         )
     return same
+
+
+def costs(options: argparse.Namespace, card: Mapping[str, Any]) -> Costs:
+    """Return the costs that are given, and those of the experiment where none are."""
+    from ensemble_kit.sizing import Costs
+
+    given = {
+        "commission_bps": options.cost_bps,
+        "spread_bps": options.spread_bps,
+        "slippage_bps": options.slippage_bps,
+        "borrow_rate": options.borrow_rate,
+    }
+    known = card.get("experiment")
+    known = known["costs"] if isinstance(known, Mapping) else {"commission_bps": 1.0}
+    return Costs(**known | {name: value for name, value in given.items() if value is not None})
 
 
 def use_store(options: argparse.Namespace) -> None:

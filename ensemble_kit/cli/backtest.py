@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ensemble_kit.cli import _shared
 from ensemble_kit.exceptions import EnsembleKitError
-
-if TYPE_CHECKING:
-    from ensemble_kit.sizing import Costs
 
 __all__ = ["add_to", "run"]
 
@@ -28,19 +24,12 @@ def add_to(commands: Any) -> None:
     """
     command = commands.add_parser(
         "backtest",
-        parents=[_shared.data_options(), _shared.output_options()],
+        parents=[_shared.data_options(), _shared.output_options(), _shared.account_options()],
         help="report on the holdout of a registered model",
     )
     command.add_argument("--version", help="number, alias or label of the version; the champion if not given")
-    # Costs that are not given are the experiment's.
-    command.add_argument("--cost-bps", type=float, help="commission, in basis points of the notional")
-    command.add_argument("--spread-bps", type=float, help="quoted spread; a fill pays half of it")
-    command.add_argument("--slippage-bps", type=float, help="how much worse than that a fill is")
-    command.add_argument("--borrow-rate", type=float, help="yearly, on what is sold short or borrowed")
     command.add_argument("--kelly-fraction", type=float, help="another share of the Kelly bet, for this report alone")
     command.add_argument("--kelly-conservatism", type=float, help="another weight of the error, for this report alone")
-    command.add_argument("--cash", type=float, default=100_000.0, help="what the account starts with")
-    command.add_argument("--lot-size", type=float, default=0.0, help="units are multiples of it; 0 takes fractions")
     command.add_argument("--surrogates", type=int, default=19, help="random walks of the holdout's bars, at least 19")
     command.set_defaults(run=run)
 
@@ -73,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
             f"`--name` must be of a model with a holdout; {options.name} was trained with --deployment on all bars up "
             f"to {card['last_training_bar']}, so that none is left to judge it on. Take another `--version`."
         )
-    costs = _costs(options, card)
+    costs = _shared.costs(options, card)
     same = _shared.check_against(card, bars)
     model = load_model(uri)
     otherwise = _resize(options, model)
@@ -101,21 +90,6 @@ def run(options: argparse.Namespace) -> None:
         print(f"Sized by {otherwise}, which is not how the model was registered: not logged to its run.")
     print(report)
     print(f"\nReport: {page}\nPictures: {', '.join(str(picture) for picture in pictures)}")
-
-
-def _costs(options: argparse.Namespace, card: Mapping[str, Any]) -> Costs:
-    """Return the costs that are given, and those of the experiment where none are."""
-    from ensemble_kit.sizing import Costs
-
-    given = {
-        "commission_bps": options.cost_bps,
-        "spread_bps": options.spread_bps,
-        "slippage_bps": options.slippage_bps,
-        "borrow_rate": options.borrow_rate,
-    }
-    known = card.get("experiment")
-    known = known["costs"] if isinstance(known, Mapping) else {"commission_bps": 1.0}
-    return Costs(**known | {name: value for name, value in given.items() if value is not None})
 
 
 def _resize(options: argparse.Namespace, model: Any) -> str:

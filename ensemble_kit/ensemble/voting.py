@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self, cast
@@ -518,9 +518,24 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
         """Return a member's log-probabilities (n, H, K): those of its model, or of its models' mean probability."""
         if not isinstance(models, list):
             return predict_log_proba(models, X, self._classes)
-        said = [predict_log_proba(model, X, self._classes) for model in models]
-        mean: FloatArray = logsumexp(said, axis=0) - np.log(len(said))
-        return mean
+        return _mean([predict_log_proba(model, X, self._classes) for model in models])
+
+    def vote_on(self, said: Iterable[Sequence[FloatArray]]) -> FloatArray:
+        """Return the vote on what the members' models say, however they were asked.
+
+        Parameters
+        ----------
+        said : iterable of M sequences of ndarrays (n, H, K)
+            Log-probabilities of each model of each member: one, or one a fold after
+            ``refit="fold_average"``.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, H, K)
+            Calibrated, weighted probabilities.
+        """
+        check_is_fitted(self, "estimators_")
+        return vote(self._weights, self.calibrators_, (each[0] if len(each) == 1 else _mean(each) for each in said))
 
     def out_of_fold(self) -> tuple[IntArray, FloatArray]:
         """Return the calibrated vote on the rows that test blocks covered.
@@ -542,6 +557,12 @@ class WalkForwardVotingClassifier(MemberFrames, CallbackSupportMixin, Classifier
             # they travel with the ensemble to the process that fits it.
             state.pop("_skl_callbacks", None)
         return state
+
+
+def _mean(said: Sequence[FloatArray]) -> FloatArray:
+    """Return the logs of the mean probabilities of several models."""
+    mean: FloatArray = logsumexp(np.stack(said), axis=0) - np.log(len(said))
+    return mean
 
 
 def _answers(member: Any) -> bool:

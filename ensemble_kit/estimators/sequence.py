@@ -37,6 +37,7 @@ from ensemble_kit.estimators.networks.dropout import seed_dropout
 from ensemble_kit.estimators.networks.head import WithHead
 from ensemble_kit.estimators.networks.losses import Loss
 from ensemble_kit.estimators.windows import Windows
+from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.targets import check_row_weights
 from ensemble_kit.validation import check_panel_index
 
@@ -348,14 +349,29 @@ class SequenceEstimator(CallbackSupportMixin, BaseEstimator):
                 self.net_.module_, windows, batch_size=self.batch_size, device=device, precision=self.precision
             )
 
+    def _window(self, window: Any) -> NDArray[np.float32]:
+        """Return the newest rows of one instrument as the network sees them, shape (seq_len, F)."""
+        check_is_fitted(self)
+        matrix = np.asarray(window, dtype=np.float32)[-self.seq_len :]
+        if matrix.ndim != 2 or matrix.shape[1] != self.n_features_in_ or not len(matrix):
+            raise EnsembleKitError(
+                f"`window` must have shape (m, {self.n_features_in_}) with at least one row; got {np.shape(window)}. "
+                "Give the newest rows, with the columns of `fit`."
+            )
+        padded = np.zeros((self.seq_len, matrix.shape[1]), dtype=np.float32)
+        padded[-len(matrix) :] = self._within_bounds(matrix)
+        return padded
+
+    def _within_bounds(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        bound = np.inf if self.clip is None else self.clip
+        return np.nan_to_num(np.clip(matrix, -bound, bound), copy=False)
+
     def _windows(self, X: Any, y: Any = "no_validation", *, reset: bool) -> tuple[Windows, RowKeys]:
         # `_encode` checks targets; scikit-learn only says that there must be some.
         y = None if y is None else "no_validation"
         matrix = validate_data(self, X, y, dtype=np.float32, ensure_all_finite="allow-nan", reset=reset)
         keys = row_keys(X if isinstance(X, pd.DataFrame) else matrix)
-        bound = np.inf if self.clip is None else self.clip
-        matrix = np.nan_to_num(np.clip(matrix, -bound, bound), copy=False)
-        return Windows(matrix, keys, self.seq_len), keys
+        return Windows(self._within_bounds(matrix), keys, self.seq_len), keys
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

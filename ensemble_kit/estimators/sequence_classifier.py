@@ -13,6 +13,8 @@ from sklearn.base import ClassifierMixin
 
 from ensemble_kit.estimators._parameters import CLASS_WEIGHT, MAPPING_OR_NONE, ONE_OF, Domain
 from ensemble_kit.estimators._rows import class_weights
+from ensemble_kit.estimators._torch import resolve_device, torch_threads
+from ensemble_kit.estimators._training import output_of_window
 from ensemble_kit.estimators.costs import cost_table
 from ensemble_kit.estimators.networks.losses import CrossEntropy, ExpectedCost, Focal, LabelMargin, Loss
 from ensemble_kit.estimators.sequence import SequenceEstimator
@@ -142,6 +144,35 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
             In the order of `classes_`.
         """
         return self._unstack(self._log_proba(X))
+
+    def newest_log_proba(self, window: Any) -> FloatArray:
+        """Return the log-probabilities of the newest row only, as live use asks for them.
+
+        Parameters
+        ----------
+        window : DataFrame or array-like of shape (m, F)
+            The newest rows of one instrument in time order, columns in the order of `fit`;
+            `lookback` + 1 of them, fewer where there are no more. Only the shape is checked.
+
+        Returns
+        -------
+        ndarray of float64, shape (K,) or (H, K)
+            The last row of `predict_log_proba`, up to the rounding of float32 (products of one
+            window are summed in another order than those of many).
+
+        Raises
+        ------
+        EnsembleKitError
+            If `window` has another shape.
+        """
+        rows = self._window(window)
+        with torch_threads(self.n_threads):
+            return self._newest(output_of_window(self.net_.module_, rows, device=resolve_device(self.device)))
+
+    def _newest(self, outputs: torch.Tensor) -> FloatArray:
+        """Turn the outputs (H, K) of one row into log-probabilities, shape (K,) or (H, K)."""
+        log_proba: FloatArray = torch.log_softmax(outputs.double(), dim=1).cpu().numpy()
+        return log_proba if isinstance(self.classes_, list) else log_proba[0]
 
     def predict_proba(self, X: Any) -> Any:
         """Return probabilities of the labels.

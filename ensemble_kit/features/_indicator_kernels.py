@@ -60,8 +60,13 @@ def weighted_deviation(x: Floats, window: int) -> Floats:
     return out
 
 
+def start_session() -> Floats:
+    """Return the state of `session_average` before the first bar: day, weight, mean, squares."""
+    return np.array([np.nan, 0.0, 0.0, 0.0])
+
+
 @njit(**_KERNEL)
-def session_average(price: Floats, volume: Floats, day: Ints) -> tuple[Floats, Floats]:
+def session_average(price: Floats, volume: Floats, day: Ints, state: Floats) -> tuple[Floats, Floats]:
     """Return the session's volume-weighted mean and standard deviation so far (West's update).
 
     D. H. D. West, "Updating mean and variance estimates: an improved method", 1979. NaN until
@@ -69,10 +74,10 @@ def session_average(price: Floats, volume: Floats, day: Ints) -> tuple[Floats, F
     """
     n = len(price)
     mean, std = np.full(n, np.nan), np.full(n, np.nan)
-    weight, centre, squares = 0.0, 0.0, 0.0
+    today, weight, centre, squares = state[0], state[1], state[2], state[3]
     for t in range(n):
-        if t > 0 and day[t] != day[t - 1]:
-            weight, centre, squares = 0.0, 0.0, 0.0
+        if day[t] != today:
+            today, weight, centre, squares = np.float64(day[t]), 0.0, 0.0, 0.0
         v = volume[t]
         if np.isnan(v):
             continue
@@ -84,22 +89,34 @@ def session_average(price: Floats, volume: Floats, day: Ints) -> tuple[Floats, F
         if weight > 0:
             mean[t] = centre
             std[t] = np.sqrt(max(squares, 0.0) / weight)
+    state[0], state[1], state[2], state[3] = today, weight, centre, squares
     return mean, std
 
 
+SPAN = 20
+"""Days of the exponential mean of a slot's volume, as pandas counts a span."""
+
+
+def start_slots(n_slots: int) -> Floats:
+    """Return the state of `slot_average` before the first bar, a column a slot.
+
+    The last day, total and weight with it, total and weight before it.
+    """
+    state = np.zeros((5, n_slots))
+    state[0] = -np.inf
+    return state
+
+
 @njit(**_KERNEL)
-def slot_average(volume: Floats, day: Ints, slot: Ints, span: int) -> Floats:
+def slot_average(volume: Floats, day: Ints, slot: Ints, span: int, state: Floats) -> Floats:
     """Return the exponential mean of the slot's volumes on days before the bar's own.
 
     Weights as pandas has them (``adjust=True``). A slot that comes twice in a day, as at the
     end of daylight saving, sees neither of its volumes that day. NaN where there is no earlier.
     """
     n = len(volume)
-    n_slots = slot.max() + 1 if n else 0
     decay = 1.0 - 2.0 / (span + 1.0)
-    last_day = np.full(n_slots, np.iinfo(np.int64).min)
-    total, weight = np.zeros(n_slots), np.zeros(n_slots)
-    known_total, known_weight = np.zeros(n_slots), np.zeros(n_slots)
+    last_day, total, weight, known_total, known_weight = state[0], state[1], state[2], state[3], state[4]
     out = np.full(n, np.nan)
     for t in range(n):
         k = slot[t]

@@ -6,20 +6,29 @@ nothing else is left of a difference from the average.
 
 A formula sees the bars of one instrument that have prices, in order and without a hole
 (`InstrumentBars`), and returns its columns over them. Its table entry says how many earlier
-ones of these bars each column needs: None where a recursion keeps them all.
+ones of these bars each column needs: None where a recursion keeps them all. Recursions are the
+bars' own methods, so that a stream can put its carried ones in their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import talib
 from numpy.typing import NDArray
 
-from ensemble_kit.features._indicator_kernels import deviations, session_average, slot_average, weighted_deviation
+from ensemble_kit.features._indicator_kernels import (
+    SPAN,
+    deviations,
+    session_average,
+    slot_average,
+    start_session,
+    start_slots,
+    weighted_deviation,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,9 +41,23 @@ STILL = 1e-9
 # Of the logarithmic range's mean square: the variance of the Brownian motion that has it.
 PARKINSON = 1 / (4 * np.log(2))
 
-_AVERAGES = (10, 20, 50, 200)
 _RETURNS = (1, 2, 3, 5, 10, 20)
 _PRICES = (50, 200)
+
+AVERAGES = (10, 20, 50, 200)
+"""Bars of the averages."""
+
+PERIODS = (7, 14)
+"""Bars of the RSI."""
+
+VOLUMES = 78
+"""Known volumes that the newest is measured against, itself included."""
+
+OF_SESSIONS = ("vwap", "volume")
+"""Groups that ask for days and time slots."""
+
+SLACK = 2
+"""A window of k bars may reach over this many times k rows, those without prices included."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,8 @@ class InstrumentBars:
     """One instrument's bars that have prices.
 
     `price` is what the session's average averages, `atr` Wilder's range over 14 bars, `day` the
-    session's number and `slot` the number of the time of day. `volume` may be NaN.
+    session's number and `slot` the number of the time of day. `volume` may be NaN; `volumes_before`
+    are the last ones known before these bars, where they do not begin with the first.
     """
 
     high: Floats
@@ -53,6 +77,32 @@ class InstrumentBars:
     atr: Floats
     day: Ints
     slot: Ints
+    volumes_before: Floats = field(default_factory=lambda: np.empty(0))
+
+    def cmo(self, period: int) -> Floats:
+        """Chande's momentum oscillator, -100 to 100."""
+        return np.asarray(talib.CMO(self.close, period))
+
+    def ema(self, period: int) -> Floats:
+        """Exponential average of the close, begun by the plain one."""
+        return np.asarray(talib.EMA(self.close, period))
+
+    def macd_histogram(self) -> Floats:
+        """MACD(12, 26) less its exponential average over 9 bars."""
+        return np.asarray(talib.MACD(self.close, 12, 26, 9)[2])
+
+    def directional(self) -> Columns:
+        """Wilder's ADX, +DI and -DI over 14 bars, 0 to 100."""
+        return [np.asarray(f(self.high, self.low, self.close, 14)) for f in (talib.ADX, talib.PLUS_DI, talib.MINUS_DI)]
+
+    def session_average(self) -> tuple[Floats, Floats]:
+        """Volume-weighted mean and standard deviation of the session so far."""
+        return session_average(self.price, self.volume, self.day, start_session())
+
+    def usual_volume(self) -> Floats:
+        """Exponential mean of the time slot's volume on earlier days."""
+        n_slots = int(self.slot.max(initial=-1)) + 1
+        return slot_average(self.volume, self.day, self.slot, SPAN, start_slots(n_slots))
 
 
 # Parts of formulas
@@ -102,7 +152,7 @@ def _return_std(close: Floats, window: int) -> Floats:
 def _rsi(b: InstrumentBars) -> Columns:
     # TA-Lib's CMO smooths as its RSI does, so that CMO / 100 is (RSI - 50) / 50; but where
     # nothing has moved yet it is 0, while an RSI of 0 would say that all moves were losses.
-    return [talib.CMO(b.close, k) / 100 for k in (7, 14)]
+    return [b.cmo(k) / 100 for k in PERIODS]
 
 
 def _log_returns(b: InstrumentBars, periods: tuple[int, ...]) -> Columns:
@@ -110,7 +160,7 @@ def _log_returns(b: InstrumentBars, periods: tuple[int, ...]) -> Columns:
 
 
 def _macd(b: InstrumentBars) -> Columns:
-    return [_over(talib.MACD(b.close, 12, 26, 9)[2], b.atr, STILL * b.close)]
+    return [_over(b.macd_histogram(), b.atr, STILL * b.close)]
 
 
 def _atr(b: InstrumentBars) -> Columns:
@@ -125,31 +175,31 @@ def _volatility(b: InstrumentBars) -> Columns:
 
 
 def _vwap(b: InstrumentBars) -> Columns:
-    mean, std = session_average(b.price, b.volume, b.day)
+    mean, std = b.session_average()
     away, least = b.close - mean, STILL * b.close
     return [_over(away, b.atr, least), _over(away, std, least)]
 
 
 def _volume(b: InstrumentBars) -> Columns:
-    usual = slot_average(b.volume, b.day, b.slot, 20)
-    times = _over(b.volume, usual, 0.0)
+    times = _over(b.volume, b.usual_volume(), 0.0)
     relative = np.full(len(times), np.nan)
     np.log(times, out=relative, where=times > 0)
     z, known = np.full(len(times), np.nan), ~np.isnan(b.volume)
-    z[known] = _z_score(np.log1p(b.volume[known]), 78, STILL)
+    before = b.volumes_before
+    z[known] = _z_score(np.log1p(np.concatenate([before, b.volume[known]])), VOLUMES, STILL)[len(before) :]
     return [relative, z]
 
 
 def _sma(b: InstrumentBars) -> Columns:
-    return [_from_average(b.close, deviations(b.close, k)[0]) for k in _AVERAGES]
+    return [_from_average(b.close, deviations(b.close, k)[0]) for k in AVERAGES]
 
 
 def _wma(b: InstrumentBars) -> Columns:
-    return [_from_average(b.close, weighted_deviation(b.close, k)) for k in _AVERAGES]
+    return [_from_average(b.close, weighted_deviation(b.close, k)) for k in AVERAGES]
 
 
 def _ema(b: InstrumentBars) -> Columns:
-    return [b.close / talib.EMA(b.close, k) - 1 for k in _AVERAGES]
+    return [b.close / b.ema(k) - 1 for k in AVERAGES]
 
 
 def _from_average(close: Floats, deviation: Floats) -> Floats:
@@ -174,11 +224,11 @@ def _williams(b: InstrumentBars) -> Columns:
 
 
 def _adx(b: InstrumentBars) -> Columns:
-    return [f(b.high, b.low, b.close, 14) / 100 for f in (talib.ADX, talib.PLUS_DI, talib.MINUS_DI)]
+    return [values / 100 for values in b.directional()]
 
 
 def _keltner(b: InstrumentBars) -> Columns:
-    middle = talib.EMA(b.close, 20)
+    middle = b.ema(20)
     return [_over(b.close - middle, 2 * b.atr, STILL * b.close), 4 * b.atr / middle]
 
 
@@ -197,7 +247,7 @@ class Group:
 
 
 def _averages(name: str) -> dict[str, int | None]:
-    return {f"{name}_{k}": k - 1 for k in _AVERAGES}
+    return {f"{name}_{k}": k - 1 for k in AVERAGES}
 
 
 INDICATORS = {
@@ -222,3 +272,20 @@ INDICATORS = {
         _price,
     ),
 }
+
+
+def fill(out: NDArray[np.float32], rows: Ints, place: Ints, bars: InstrumentBars, groups: Mapping[str, Group]) -> None:
+    """Write an instrument's columns to these rows of ``out``.
+
+    `place` says which of the instrument's own rows the bars are. There may be more bars than rows:
+    the first are only there for the windows of the others.
+    """
+    at, before = 0, len(place) - len(rows)
+    for group in groups.values():
+        for values, need in zip(group.formula(bars), group.columns.values(), strict=True):
+            if need is not None and len(place) <= need:
+                values = np.full(len(place), np.nan)
+            elif need is not None:
+                values[need:][place[need:] - place[: len(place) - need] > SLACK * need] = np.nan
+            out[rows, at] = values[before:]
+            at += 1

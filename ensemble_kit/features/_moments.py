@@ -14,7 +14,6 @@ from ensemble_kit.features._rolling import (
     BLOCK,
     KERNEL,
     PAD,
-    STATE,
     Floats,
     Ints,
     Singles,
@@ -84,6 +83,7 @@ def fill_moments(
     starts: Ints,
     windows: Ints,
     columns: Ints,
+    state: Floats,
     out: Singles,
 ) -> None:
     """Fill the `MOMENTS` columns of each window.
@@ -105,18 +105,22 @@ def fill_moments(
         Bars in each window, at most `PAD`; at most `LANES` windows.
     columns : ndarray of int64, shape (n_windows, 16)
         Numbers of the columns in ``out``.
+    state : ndarray of float64, shape (4 * n_windows + 2, STATE)
+        What the recurrences of the first instrument begin with (zeros, or what the bars before
+        have left; these then stand in place of the rows of NaN). Those after it begin with zeros.
+        Holds the last one's in the end.
     out : ndarray of float32, shape (158, n)
         Columns to fill.
     """
     n_windows, lanes = len(windows), levels.shape[1]
     block = np.empty((n_windows, 26, BLOCK))
-    size = (n_windows, STATE)
-    s_level, s_change, s_std, s_trend = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    s_pairs = np.empty((2, STATE))
+    s_level, s_change = state[:n_windows], state[n_windows : 2 * n_windows]
+    s_std, s_trend = state[2 * n_windows : 3 * n_windows], state[3 * n_windows : 4 * n_windows]
+    s_pairs = state[4 * n_windows :]
     gone = np.empty((2, BLOCK, lanes))
     for g in range(len(starts) - 1):
-        for s in (s_level, s_change, s_std, s_trend, s_pairs):
-            s[:] = 0.0
+        if g > 0:
+            state[:] = 0.0
         for first in range(starts[g], starts[g + 1], BLOCK):
             p, m = first + PAD * (g + 1), min(BLOCK, starts[g + 1] - first)
             sum_rows(levels, p, m, windows, s_level, block[:, _MEANS:_DEV], block[:, _COUNTS:])

@@ -13,9 +13,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ensemble_kit.bars import PRICES, check_bars, instrument_codes
-from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.features._ict_pass import COLUMNS, advance
 from ensemble_kit.features._ict_state import State, start
+from ensemble_kit.features._newest import FIELDS, NextBars, SessionClock
 from ensemble_kit.sessions import Session, session_times
 
 __all__ = ["ICTFeatures", "ICTStream"]
@@ -310,16 +311,17 @@ class ICTStream:
     """
 
     def __init__(self, begin: State, session: str | Session, state: Mapping[str, NDArray[Any]] | None = None) -> None:
-        self._session = session
+        self._next, self._clock = NextBars(FIELDS[:5]), SessionClock(session)
         self._state = begin
-        self._last = np.iinfo(np.int64).min
         if state is not None:
             self._resume(state)
 
     @property
     def state(self) -> dict[str, NDArray[Any]]:
         """All that the past means for the rows to come: plain arrays, copies."""
-        return {name: value.copy() for name, value in self._state._asdict().items()} | {"last": np.array(self._last)}
+        return {name: value.copy() for name, value in self._state._asdict().items()} | {
+            "last": np.array(self._next.last)
+        }
 
     def update(self, bars: pd.DataFrame) -> NDArray[np.float32]:
         """Take the next bars and return their rows.
@@ -339,22 +341,11 @@ class ICTStream:
         BarsError
             If they cannot be used, or do not follow.
         """
-        check_bars(bars)
-        if isinstance(bars.index, pd.MultiIndex):
-            raise BarsError(
-                "`bars` must be of one instrument; got a panel. "
-                "Keep one stream an instrument and pass `bars.xs(name, level=1)`."
-            )
-        times = pd.DatetimeIndex(bars.index).as_unit("ns").asi8
-        if times[0] <= self._last:
-            raise BarsError(
-                f"`bars` must follow those before; got {bars.index[0]} after {pd.Timestamp(self._last)} (UTC). "
-                "Drop the bars already taken."
-            )
-        prices, day = _arrays(bars, self._session)
+        values, times = self._next.read(bars)
+        day = self._clock.times(bars.index, times).day
         out = np.full((len(COLUMNS), len(bars)), np.nan, np.float32)
-        self._state = advance(self._state, prices, day, np.arange(len(bars)), out)
-        self._last = int(times[-1])
+        self._state = advance(self._state, values[:4], day, np.arange(len(bars)), out)
+        self._next.last = int(times[-1])
         return out.T
 
     def _resume(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -370,7 +361,7 @@ class ICTStream:
         self._state = State(
             **{name: np.array(state[name], dtype=value.dtype, order="C") for name, value in begin.items()}
         )
-        self._last = int(state["last"])
+        self._next.last = int(state["last"])
 
 
 def _arrays(bars: pd.DataFrame, session: str | Session) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,15 +15,13 @@ from sklearn.utils.validation import validate_data
 from ensemble_kit.atr import average_true_range
 from ensemble_kit.bars import check_bars, instrument_codes
 from ensemble_kit.features._groups import check_include
-from ensemble_kit.features._indicators import INDICATORS, Group, InstrumentBars
+from ensemble_kit.features._indicator_stream import IndicatorStream
+from ensemble_kit.features._indicators import INDICATORS, OF_SESSIONS, SLACK, Group, InstrumentBars, fill
 from ensemble_kit.sessions import Session, session_times
 
-__all__ = ["IndicatorFeatures"]
+__all__ = ["IndicatorFeatures", "IndicatorStream"]
 
 _DEFAULT = ("rsi", "momentum", "macd", "atr", "volatility", "vwap", "volume")
-_OF_SESSIONS = ("vwap", "volume")
-_SLACK = 2
-"""A window of k bars may reach over this many times k rows, those without prices included."""
 
 
 class IndicatorFeatures(TransformerMixin, BaseEstimator):
@@ -117,6 +115,13 @@ class IndicatorFeatures(TransformerMixin, BaseEstimator):
     [0.35, 0.81, 2.4]
     >>> IndicatorFeatures(("williams", "bollinger")).fit(bars).get_feature_names_out().tolist()
     ['willr_14', 'bb_pos', 'bb_width']
+
+    Live, one bar after the other:
+
+    >>> stream = IndicatorFeatures(session="XNYS").stream()
+    >>> _ = stream.update(bars.iloc[:499])
+    >>> bool((stream.update(bars.iloc[499:])[0] == columns.to_numpy()[499]).all())
+    True
     """
 
     def __init__(self, include: Sequence[str] | None = None, *, session: str | Session = "day") -> None:
@@ -132,7 +137,7 @@ class IndicatorFeatures(TransformerMixin, BaseEstimator):
         """
         needs = [need for group in self._groups().values() for need in group.columns.values()]
         known = [need for need in needs if need is not None]
-        return None if len(known) < len(needs) else _SLACK * max(known)
+        return None if len(known) < len(needs) else SLACK * max(known)
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:  # noqa: ARG002
         """Check the bars and the parameters; there is nothing to learn.
@@ -192,8 +197,28 @@ class IndicatorFeatures(TransformerMixin, BaseEstimator):
             if len(place):
                 rows = rows[place]
                 bars = InstrumentBars(**{name: values[rows] for name, values in fields.items()})
-                _fill(out, rows, place, bars, groups)
+                fill(out, rows, place, bars, groups)
         return out
+
+    def stream(self, state: Mapping[str, NDArray[Any]] | None = None) -> IndicatorStream:
+        """Begin, or resume, a stream of one instrument's bars.
+
+        Parameters
+        ----------
+        state : mapping of str to ndarray, default=None
+            `IndicatorStream.state` of an earlier stream with the same parameters.
+
+        Returns
+        -------
+        IndicatorStream
+            What takes the next bars.
+
+        Raises
+        ------
+        EnsembleKitError
+            If there is no such group, or the state was left by other parameters.
+        """
+        return IndicatorStream(self._groups(), self.session, state)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:  # noqa: ARG002
         """Return the names of the columns.
@@ -228,7 +253,7 @@ def _clock(
     index: pd.Index[Any], groups: dict[str, Group], session: str | Session
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the session's day and the time slot of each row; zeros where no group asks."""
-    if not any(name in groups for name in _OF_SESSIONS):
+    if not any(name in groups for name in OF_SESSIONS):
         return np.zeros(len(index), np.int64), np.zeros(len(index), np.int64)
     times = session_times(index, session)
     # Which number a slot gets depends on all rows; what is made of it does not.
@@ -251,22 +276,3 @@ def _rows_of_instruments(index: pd.Index[Any]) -> list[NDArray[np.int64]]:
     codes, instruments = instrument_codes(index)
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.cumsum(np.bincount(codes, minlength=len(instruments)))[:-1])
-
-
-def _fill(
-    out: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    place: NDArray[np.int64],
-    bars: InstrumentBars,
-    groups: dict[str, Group],
-) -> None:
-    """Write an instrument's columns; `place` says which of its own rows have prices."""
-    at = 0
-    for group in groups.values():
-        for values, need in zip(group.formula(bars), group.columns.values(), strict=True):
-            if need is not None and len(place) <= need:
-                values = np.full(len(place), np.nan)
-            elif need is not None:
-                values[need:][place[need:] - place[: len(place) - need] > _SLACK * need] = np.nan
-            out[rows, at] = values
-            at += 1

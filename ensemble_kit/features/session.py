@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,12 +12,13 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import validate_data
 
-from ensemble_kit.bars import row_keys
+from ensemble_kit.bars import RowKeys, row_keys
 from ensemble_kit.exceptions import BarsError
 from ensemble_kit.features._groups import check_include
-from ensemble_kit.sessions import Session, session_times
+from ensemble_kit.features._newest import SessionClock
+from ensemble_kit.sessions import Session, SessionTimes, session_times
 
-__all__ = ["SessionFeatures"]
+__all__ = ["SessionFeatures", "SessionStream"]
 
 _COLUMNS = {
     "tod": ("tod_sin", "tod_cos"),
@@ -113,7 +114,7 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
         EnsembleKitError
             If there is no such group.
         """
-        self._columns(X)
+        self._columns(session_times(_times(X).axis(), self.session))
         validate_data(self, X, skip_check_array=True)
         return self
 
@@ -135,7 +136,22 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
         BarsError, EnsembleKitError
             As `fit`.
         """
-        return self._columns(X)
+        return self._columns(session_times(_times(X).axis(), self.session))
+
+    def stream(self, state: Mapping[str, NDArray[Any]] | None = None) -> SessionStream:  # noqa: ARG002
+        """Begin a stream of one instrument's rows, which looks a day's session up once.
+
+        Parameters
+        ----------
+        state : mapping of str to ndarray, default=None
+            Ignored: a row depends on its own time and nothing else.
+
+        Returns
+        -------
+        SessionStream
+            What takes the next rows.
+        """
+        return SessionStream(self._columns, self.session)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:  # noqa: ARG002
         """Return the names of the columns.
@@ -153,16 +169,8 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
         groups = check_include(self.include, _COLUMNS, _DEFAULT)
         return np.array([name for group in groups for name in _COLUMNS[group]], dtype=object)
 
-    def _columns(self, X: pd.DataFrame) -> NDArray[np.float32]:
+    def _columns(self, times: SessionTimes) -> NDArray[np.float32]:
         names = self.get_feature_names_out()
-        keys = row_keys(X)
-        if keys.index is None:
-            kind = f"index {type(X.index).__name__}" if isinstance(X, pd.DataFrame) else type(X).__name__
-            raise BarsError(
-                f"`X` must be a DataFrame indexed by time or by (datetime, instrument); got {kind}. "
-                "Pass the bars themselves, before anything that turns them into arrays."
-            )
-        times = session_times(keys.axis(), self.session)
         angle = 2 * np.pi * times.minute / times.length
         columns: dict[str, NDArray[Any]] = {
             "tod_sin": np.sin(angle),
@@ -183,3 +191,78 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
+
+
+class SessionStream:
+    """One instrument's session columns, row after row, with the bits of the whole.
+
+    `SessionFeatures.stream` makes one.
+
+    Parameters
+    ----------
+    columns : callable
+        What `SessionFeatures` makes of `SessionTimes`.
+    session : "day", exchange code or Session
+        As in `SessionFeatures`.
+
+    Attributes
+    ----------
+    state : dict of str to ndarray
+        Empty: the past means nothing for the rows to come.
+
+    Examples
+    --------
+    >>> from ensemble_kit.datasets import make_bars
+    >>> from ensemble_kit.features.session import SessionFeatures
+    >>> bars = make_bars(300, random_state=0)
+    >>> features = SessionFeatures("XNYS").fit(bars)
+    >>> stream = features.stream()
+    >>> bool((stream.update(bars.iloc[[299]]) == features.transform(bars)[299]).all())
+    True
+    """
+
+    def __init__(self, columns: Callable[[SessionTimes], NDArray[np.float32]], session: str | Session) -> None:
+        self._columns = columns
+        self._clock = SessionClock(session)
+
+    @property
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What the past means for the rows to come: nothing."""
+        return {}
+
+    def update(self, bars: pd.DataFrame) -> NDArray[np.float32]:
+        """Return the columns of the next rows.
+
+        Parameters
+        ----------
+        bars : DataFrame of shape (m, n_columns)
+            One row or more of the instrument.
+
+        Returns
+        -------
+        ndarray of float32, shape (m, n_out)
+            Their columns.
+
+        Raises
+        ------
+        BarsError
+            If the rows have no times, or are a panel's.
+        """
+        keys = _times(bars)
+        if keys.panel:
+            raise BarsError(
+                "`bars` must be of one instrument; got a panel. "
+                "Keep one stream an instrument and pass `bars.xs(name, level=1)`."
+            )
+        return self._columns(self._clock.times(bars.index, keys.time))
+
+
+def _times(X: pd.DataFrame) -> RowKeys:
+    keys = row_keys(X)
+    if keys.index is None:
+        kind = f"index {type(X.index).__name__}" if isinstance(X, pd.DataFrame) else type(X).__name__
+        raise BarsError(
+            f"`X` must be a DataFrame indexed by time or by (datetime, instrument); got {kind}. "
+            "Pass the bars themselves, before anything that turns them into arrays."
+        )
+    return keys

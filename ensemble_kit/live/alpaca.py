@@ -302,17 +302,13 @@ class AlpacaBroker:
             said = why if code is None else f"{code} {why}"
             raise BrokerUnreachableError(f"`broker` must answer; Alpaca did not ({said}). Try again later.")
         if code == _NOT_FOUND:
-            raise _UnknownError(
-                f"`broker` must know what is asked for; Alpaca does not ({why}). Check the symbol."
-            )
+            raise _UnknownError(f"`broker` must know what is asked for; Alpaca does not ({why}). Check the symbol.")
         if code in _REFUSED_KEYS and not self._admitted:
             raise BrokerError(
                 f"`{_KEY}` and `{_SECRET}` must be of Alpaca's {'live' if self.live else 'paper'} trading; it refused "
                 f"them ({code} {why}). Export the right pair."
             )
-        raise BrokerError(
-            f"`order` must be one that Alpaca takes; it refused ({code} {why}). Mend or drop it."
-        )
+        raise BrokerError(f"`order` must be one that Alpaca takes; it refused ({code} {why}). Mend or drop it.")
 
 
 class _UnknownError(BrokerError):

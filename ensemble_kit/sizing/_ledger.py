@@ -22,15 +22,19 @@ def _named(codes: IntArray, names: list[Any] | None) -> dict[str, Any]:
 
 def fill_frame(account: Account, times: pd.Index[Any], names: list[Any] | None) -> pd.DataFrame:
     """Return one row a fill, in the order in which they were made."""
-    units, price, commission, reference = account.fills[:, :4].T
-    when = {"time": times.take(account.ids[:, 0])} | _named(account.ids[:, 1], names)
-    return pd.DataFrame(when | {"units": units, "price": price, "cost": commission, "reference": reference})
+    fills = account.fills
+    when = {"time": times.take(fills["time"])} | _named(fills["instrument"], names)
+    numbers = {"units": "units", "price": "price", "cost": "commission", "reference": "reference"}
+    return pd.DataFrame(when | {name: fills[field].copy() for name, field in numbers.items()})
 
 
 def trade_frame(account: Account, times: pd.Index[Any], names: list[Any] | None) -> pd.DataFrame:
     """Sum fills to trades; each fill belongs to one, and trades are numbered by their first."""
-    moment, code, number, bar = account.ids.T
-    units, price, commission, reference, borrow, before, after = account.fills.T
+    moment, code, number, bar = (account.fills[name] for name in ("time", "instrument", "trade", "bar"))
+    units, price, commission, reference = (
+        account.fills[name] for name in ("units", "price", "commission", "reference")
+    )
+    borrow, before, after = (account.fills[name] for name in ("borrow", "before", "after"))
     n = int(number.max(initial=-1)) + 1
 
     def total(values: FloatArray) -> FloatArray:
@@ -49,8 +53,8 @@ def trade_frame(account: Account, times: pd.Index[Any], names: list[Any] | None)
     notional = np.abs(units) * price
     paid = total(commission + np.abs(units * (price - reference)) + borrow)
     gain = total(-units * price - commission - borrow)
-    held, still = account.units[owner], account.owed[owner] * open_
-    gain += np.where(open_, held * account.marks[owner], 0.0) - still
+    held, still = account.held["units"][owner], account.held["owed"][owner] * open_
+    gain += np.where(open_, held * account.held["mark"][owner], 0.0) - still
     exits = pd.Series(times.take(moment[last])).mask(open_)
     with np.errstate(invalid="ignore"):
         out_price = total(notional * ~adds) / sold
@@ -64,7 +68,7 @@ def trade_frame(account: Account, times: pd.Index[Any], names: list[Any] | None)
             "entry_price": total(notional * adds) / bought,
             "exit_price": out_price,
             # The bar of the exit is not held: it is left at its open. An open trade holds the last one, too.
-            "bars": np.where(open_, account.bars[owner] + 1, bar[last]) - bar[first],
+            "bars": np.where(open_, account.held["bars"][owner] + 1, bar[last]) - bar[first],
             "pnl": gain,
             "return": gain / before[first],
             "costs": paid + still,

@@ -112,7 +112,7 @@ def backtest(
     check_bars(bars)
     _check_known(bars)
     weights = _check_position(position, bars.index)
-    terms = _terms(Costs.of(costs), cash, lot_size, min_trade, max_leverage)
+    terms = account_terms(Costs.of(costs), cash, lot_size, min_trade, max_leverage)
     if periods_per_year is not None and not (is_number(periods_per_year) and periods_per_year > 0):
         raise EnsembleKitError(
             f"`periods_per_year` must be None or a number above 0; got {shown(periods_per_year)}. None counts the bars."
@@ -130,9 +130,9 @@ def backtest(
         hold_account(start, keys.instrument, opens, closes, n, paid) for paid in (terms, Terms(terms.cash, *[0.0] * 8))
     )
     trades = trade_frame(account, times, names)
-    units, price, *_, before, _ = account.fills.T
+    fills = account.fills
     traded = np.zeros(len(times))
-    np.add.at(traded, account.ids[:, 0], np.abs(units) * price / before)
+    np.add.at(traded, fills["time"], np.abs(fills["units"]) * fills["price"] / fills["before"])
     bars_a_year = _bars_a_year(times) if periods_per_year is None else float(periods_per_year)
     return BacktestResult(
         equity=pd.Series(account.equity, times, name="equity"),
@@ -140,7 +140,7 @@ def backtest(
         returns=pd.Series(simple_returns(account.equity), times, name="returns"),
         exposure=pd.DataFrame({"gross": account.gross, "net": account.net}, times),
         traded=pd.Series(traded, times, name="traded"),
-        position=pd.Series(account.held, bars.index, name="position"),
+        position=pd.Series(account.weights, bars.index, name="position"),
         fills=fill_frame(account, times, names),
         trades=trades,
         metrics=_metrics(account, trades, traded, hold, gratis, terms.cash, bars_a_year),
@@ -192,7 +192,26 @@ def _where(wrong: Any, index: pd.Index[Any]) -> str:
     return f"at {named}{', ...' if len(rows) > 3 else ''}; {len(rows)} such row(s)"
 
 
-def _terms(costs: Costs, cash: float, lot_size: float, min_trade: float, max_leverage: float) -> Terms:
+def account_terms(costs: Costs, cash: float, lot_size: float, min_trade: float, max_leverage: float) -> Terms:
+    """Return what an account is run on, checked: here, and on paper.
+
+    Parameters
+    ----------
+    costs : Costs
+        What trading costs.
+    cash, lot_size, min_trade, max_leverage : float
+        As of `backtest`.
+
+    Returns
+    -------
+    Terms
+        Fractions instead of basis points.
+
+    Raises
+    ------
+    EnsembleKitError
+        If a number is out of its range.
+    """
     given = {"cash": cash, "max_leverage": max_leverage, "lot_size": lot_size, "min_trade": min_trade}
     wrong = [
         f"`{name}` must be a number {'above 0' if name in {'cash', 'max_leverage'} else 'of at least 0'}; got {value!r}"

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.metrics import next_open_return
 from ensemble_kit.sizing.kelly import KellySizer
+from ensemble_kit.streams.position import PositionStream
 from ensemble_kit.targets import Targets, check_row_weights, predict_log_proba
 from ensemble_kit.validation import (
     ALL_MEMBERS,
@@ -337,6 +338,54 @@ class SizedClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "sizer_")
         return self.model_.predict_log_proba(X)
+
+    def stream(self, history: pd.DataFrame) -> PositionStream:
+        """Begin to answer bar by bar, at the cost of the newest row.
+
+        Parameters
+        ----------
+        history : DataFrame of shape (n_bars, n_columns)
+            Bars of one instrument up to now, as given to `fit`: `lookback` + 1 of them, or, where
+            that is None, all there are.
+
+        Returns
+        -------
+        PositionStream
+            Its `update(bar)` gives what `predict_proba` and `predict_position` say of the newest
+            of all bars so far, to 1e-6; its `last` that of the history's newest bar.
+
+        Raises
+        ------
+        BarsError
+            If the history cannot be used.
+        EnsembleKitError
+            If the model reads several instruments at the same time.
+
+        Warns
+        -----
+        UserWarning
+            If a part of the model must read the whole past again at every bar.
+
+        Examples
+        --------
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from ensemble_kit.datasets import make_bars
+        >>> from ensemble_kit.features import SessionFeatures
+        >>> from ensemble_kit.labels import peak_slope_bottom
+        >>> from ensemble_kit.sizing import SizedClassifier
+        >>> from ensemble_kit.validation import WalkForwardSplit
+        >>> bars = make_bars(2000, random_state=0)
+        >>> labels = peak_slope_bottom(bars, w=12)
+        >>> model = make_pipeline(SessionFeatures(), LogisticRegression())
+        >>> sized = SizedClassifier(model, cv=WalkForwardSplit(3, t1=labels.t1)).fit(*labels.align(bars))
+        >>> stream = sized.stream(bars.iloc[:1999])
+        >>> answer = stream.update(bars.iloc[[1999]])
+        >>> bool(abs(answer.proba - sized.predict_proba(bars)[-1]).max() < 1e-6)
+        True
+        """
+        check_is_fitted(self, "sizer_")
+        return PositionStream(self.model_, self.sizer_, history, self._classes)
 
     @property
     def lookback(self) -> int | None:

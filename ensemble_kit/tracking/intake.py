@@ -13,7 +13,7 @@ from ensemble_kit.bars import PRICES, check_bars, instrument_codes, pack_index
 from ensemble_kit.exceptions import BarsError, TrackingError
 from ensemble_kit.sessions import Session, session_times
 
-__all__ = ["MAX_ROWS", "admit", "check_terms", "intake_terms", "session_of"]
+__all__ = ["MAX_ROWS", "admit", "check_terms", "intake_terms", "read_table", "session_of"]
 
 #: More rows than these are no question for a server: a year of minutes of one instrument is twice as many.
 MAX_ROWS = 50_000
@@ -159,6 +159,33 @@ def admit(table: pd.DataFrame, card: Mapping[str, Any]) -> pd.DataFrame:
     last bar of each, and to its open and close where the market fills it. A session that is
     missing as a whole is not counted, since without a calendar a holiday looks the same.
     """
+    bars = read_table(table, card)
+    _check_known(check_bars(bars), card)
+    _check_sizes(bars, card)
+    return bars
+
+
+def read_table(table: pd.DataFrame, card: Mapping[str, Any]) -> pd.DataFrame:
+    """Turn a table into a frame of the model's columns, and judge neither its times nor its prices.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n, n_columns)
+        As `admit` takes it, the rows in any order.
+    card : mapping
+        The model's card, with its `intake_terms`.
+
+    Returns
+    -------
+    DataFrame of shape (n, n_columns)
+        In the time zone and with the columns of training, one row a row of the table, in its order.
+
+    Raises
+    ------
+    BarsError
+        If columns are missing or unknown, times are no times, or with a zone where training had
+        none, or there are more than `MAX_ROWS`.
+    """
     check_terms(card)
     if not isinstance(table, pd.DataFrame):
         raise BarsError(f"`bars` must be a table of bars; got {type(table).__name__}. Send one row a bar.")
@@ -175,8 +202,6 @@ def admit(table: pd.DataFrame, card: Mapping[str, Any]) -> pd.DataFrame:
         keys.append(table["instrument"].where(table["instrument"].isna(), table["instrument"].astype(str)))
     bars.index = keys[0] if len(keys) == 1 else pd.MultiIndex.from_arrays(keys)
     bars.index.names = ["datetime", "instrument"][: len(keys)]
-    _check_known(check_bars(bars), card)
-    _check_sizes(bars, card)
     return bars
 
 

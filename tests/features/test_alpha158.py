@@ -1,5 +1,7 @@
 """Alpha158 against pyqlib's own expression engine, bit for bit, and against itself."""
 
+import io
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from ensemble_kit.exceptions import BarsError
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.features.alpha158 import Alpha158
 
 PRICES = ["open", "high", "low", "close"]
@@ -239,3 +241,64 @@ def test_bad_parameters_are_named(params, message):
 def test_bad_bars_are_refused():
     with pytest.raises(BarsError, match="missing close"):
         Alpha158().fit(walk(5, 1).drop(columns="close"))
+
+
+# Streams
+
+
+def stored(state):
+    """The state as a file gives it back."""
+    file = io.BytesIO()
+    np.savez(file, **state)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("name", synthetic_cases())
+def test_a_stream_has_the_bits_of_the_whole(name):
+    bars = synthetic_cases()[name]
+    features = Alpha158().fit(bars)
+    stream, rows = features.stream(), []
+    later = np.random.default_rng(0).integers(0, len(bars), 40)
+    cuts = np.unique([*range(min(70, len(bars))), *later, len(bars)])
+    for begin, end in itertools.pairwise(cuts):
+        rows.append(stream.update(bars.iloc[begin:end]))
+        stream = features.stream(stored(stream.state))
+    np.testing.assert_array_equal(np.concatenate(rows), features.transform(bars))
+
+
+@pytest.mark.parametrize("name", real_cases())
+def test_real_bars_one_by_one(name):
+    bars = real_cases()[name]
+    features = Alpha158().fit(bars)
+    middle = len(bars) // 2
+    stream = features.stream()
+    rows = [stream.update(bars.iloc[:middle])]
+    rows += [stream.update(bars.iloc[[t]]) for t in range(middle, middle + 300)]
+    rows.append(features.stream(stream.state).update(bars.iloc[middle + 300 :]))
+    np.testing.assert_array_equal(np.concatenate(rows), features.transform(bars))
+
+
+def test_a_stream_keeps_no_more_than_its_windows():
+    stream = Alpha158().stream()
+    bars = walk(2000, 0)
+    stream.update(bars.iloc[:100])
+    small = {key: value.nbytes for key, value in stream.state.items()}
+    before = stream.state
+    rows = stream.update(bars.iloc[100:])
+    assert {key: value.nbytes for key, value in stream.state.items()} == small
+    np.testing.assert_array_equal(Alpha158().stream(before).update(bars.iloc[100:]), rows)
+
+
+def test_a_stream_refuses_another_state_and_lost_columns():
+    stream = Alpha158().fit(walk(50, 0)).stream()
+    with pytest.raises(BarsError, match=r"^`X` must have the columns given to `fit`; volume is missing\."):
+        stream.update(walk(50, 0).drop(columns="volume"))
+    state = stream.state
+    wrong = ({}, {**state, "more": np.zeros(1)}, {**state, "sums": np.zeros(3)}, {**state, "bars": np.zeros((6, 62))})
+    for other in (*wrong, {**state, "bars": np.zeros(6)}):
+        with pytest.raises(
+            EnsembleKitError, match=r"^`state` must be one that a stream of `Alpha158` left; got another"
+        ):
+            Alpha158().stream(other)

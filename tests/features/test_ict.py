@@ -130,6 +130,13 @@ def test_bar_by_bar():
     same_bits(resumed, rows)
 
 
+def test_bar_by_bar_on_an_exchange():
+    bars = make_bars(800, bar="30min", session=Session("09:30", "16:00", "America/New_York"), random_state=3)
+    features = ICTFeatures(left=2, right=2, session="XNYS").fit(bars)
+    stream = features.stream()
+    same_bits(np.concatenate([stream.update(bars.iloc[[t]]) for t in range(800)]), features.transform(bars))
+
+
 def test_a_panel_is_each_instrument_alone():
     panel = make_bars(500, instruments=["B", "A", "C"], random_state=0)
     keep = np.random.default_rng(0).random(len(panel)) > 0.2

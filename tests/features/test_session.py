@@ -8,8 +8,9 @@ from sklearn.pipeline import make_pipeline, make_union
 
 from ensemble_kit.datasets import make_bars, read_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.features._newest import SessionClock
 from ensemble_kit.features.session import SessionFeatures
-from ensemble_kit.sessions import Session
+from ensemble_kit.sessions import Session, session_times
 
 NEW_YORK = Session("09:30", "16:00", "America/New_York")
 FX = Session("17:00", "17:00", "America/New_York")
@@ -170,3 +171,79 @@ def test_errors(X, session, message):
         SessionFeatures(session).fit(X)
     with pytest.raises(BarsError, match=message):
         SessionFeatures(session).transform(X)
+
+
+# Streams
+
+
+CLOCKS = {
+    "utc days": ("day", "UTC"),
+    "naive days": ("day", None),
+    "days of New York": ("day", "America/New_York"),
+    "XNYS": ("XNYS", "UTC"),
+    "XNYS in its own zone": ("XNYS", "America/New_York"),
+    "XHKG": ("XHKG", "UTC"),
+    "CMES, overnight": ("CMES", "UTC"),
+    "24/7": ("24/7", "UTC"),
+    "futures": (Session("18:00", "17:00", "America/New_York"), "UTC"),
+    "Sydney": (Session("10:00", "16:00", "Australia/Sydney"), "Europe/London"),
+    "half hours": (Session("09:15", "15:30", "Asia/Kolkata"), "UTC"),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_a_stream_has_the_bits_of_the_whole(name):
+    session, zone = CLOCKS[name]
+    rng = np.random.default_rng(0)
+    # Thanksgiving with its half day, Christmas, and both days on which the clocks change; to the second and below.
+    spans = [("2022-03-11", 5), ("2022-03-25", 4), ("2022-10-28", 12), ("2022-11-23", 4), ("2022-12-23", 11)]
+    starts = np.concatenate([pd.Timestamp(day).value + np.arange(0, n * 86_400, 600) * 10**9 for day, n in spans])
+    starts += np.where(rng.random(len(starts)) < 0.3, rng.integers(0, 600 * 10**9, len(starts)), 0)
+    index = pd.DatetimeIndex(starts.view("M8[ns]"))
+    index = index if zone is None else index.tz_localize("UTC").tz_convert(zone)
+    frame = pd.DataFrame({"close": 1.0}, index=index)
+    include = ("tod", "dow", "hour", "month", "holiday", "half_day")
+    features = SessionFeatures(session, include=include)
+    times = session_times(index, session)
+    clock, stream = SessionClock(session), features.stream()
+    rows, begin = [], 0
+    while begin < len(index):
+        end = begin + int(rng.choice([1, 1, 1, 1, 1, 7, 300]))
+        part = index[begin:end]
+        for one, whole in zip(vars(clock.times(part, part.asi8)).items(), vars(times).items(), strict=True):
+            np.testing.assert_array_equal(one[1], whole[1][begin:end], err_msg=f"{one[0]} of {part[0]}")
+            assert one[1].dtype == whole[1].dtype
+        rows.append(stream.update(frame.iloc[begin:end]))
+        begin = end
+    np.testing.assert_array_equal(np.concatenate(rows), features.transform(frame))
+
+
+def test_a_day_is_looked_up_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "ensemble_kit.features._newest.session_times",
+        lambda index, session: asked.append(len(index)) or session_times(index, session),
+    )
+    bars = make_bars(156, bar="5min", session=Session("09:30", "16:00", "America/New_York"), random_state=0)
+    stream = SessionFeatures("XNYS").stream()
+    for t in range(156):
+        stream.update(bars.iloc[[t]])
+    assert asked == [1] * 4  # two days, both of their ends
+
+
+def test_a_stream_follows_the_zone_of_its_rows():
+    bars = make_bars(40, bar="15min", start="2022-06-06", random_state=0)
+    features = SessionFeatures("day").fit(bars)
+    stream = features.stream()
+    stream.update(bars.iloc[:20])
+    other = bars.tz_convert("Asia/Tokyo")
+    np.testing.assert_array_equal(stream.update(other.iloc[20:21]), features.transform(other)[20:21])
+
+
+def test_a_stream_is_of_one_instrument():
+    stream = SessionFeatures().stream()
+    assert stream.state == {}
+    with pytest.raises(BarsError, match=r"^`bars` must be of one instrument; got a panel\. Keep one stream"):
+        stream.update(make_bars(5, instruments=["A"], random_state=0))
+    with pytest.raises(BarsError, match=r"^`X` must be a DataFrame indexed by time or by"):
+        stream.update(np.zeros((2, 5)))

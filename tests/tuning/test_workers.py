@@ -1,11 +1,8 @@
 """Several processes on one study, most of which are killed."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -119,35 +116,6 @@ def test_killed_workers_lose_no_trial(studies, tmp_path):
 def test_twenty_kills(studies, tmp_path):
     study = run_with_kills(studies, f"sqlite:///{tmp_path}/study.db", n_trials=60, rounds=7, seconds=1.0)
     assert check_study(study, 60) >= 10
-
-
-def _run_as_postgres(*command):
-    as_owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    return subprocess.run([*as_owner, *command], check=True, capture_output=True, text=True)
-
-
-@pytest.fixture
-def postgres(tmp_path_factory):
-    """A PostgreSQL server from Debian's binaries, on a socket in a folder of its own."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found or (os.geteuid() == 0 and shutil.which("runuser") is None):
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg")
-    binaries = found[-1].parent
-    # A socket's path has 107 characters at most, and the server's user must reach it: pytest's folders are private.
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        data = Path(folder, "data")
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-        _run_as_postgres(str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "tuner", "--no-sync")
-        options = f"-c listen_addresses='' -k {folder} -c fsync=off"
-        log = str(Path(folder, "log"))
-        _run_as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-o", options, "-l", log, "-w", "start")
-        try:
-            os.chmod(folder, 0o755)  # noqa: PTH101
-            yield f"postgresql+psycopg://tuner@/postgres?host={folder}"
-        finally:
-            _run_as_postgres(str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
 
 
 @pytest.mark.slow

@@ -38,7 +38,14 @@ class Provider(Protocol):
     name : str
         As `fetch_bars` takes it.
     adjustment : str
-        What its prices are adjusted for: "splits and dividends", "splits" or "none".
+        What its prices are adjusted for: "splits and dividends", "splits" or "none". It may depend on
+        the request, and is right once that was checked.
+
+    Notes
+    -----
+    Answers are cached by `name` and `adjustment`: where they depend on a setting, `name` shows it.
+    A provider with ``local = True`` is a folder on this machine, and never cached. `check` is
+    called before each fetch.
     """
 
     name: str
