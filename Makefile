@@ -37,7 +37,7 @@ bench: .venv/.installed
 	for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 docs: .venv/.installed
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W -E --keep-going -q -b html docs docs/_build/html
 
 clean:
 	rm -rf .venv ensemble_kit_output docs/_build docs/api
