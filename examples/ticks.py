@@ -65,10 +65,10 @@ def pipeline(model):
 
 
 def rules(ticks: pd.DataFrame, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """What anyone can say without a model: that the heavier side wins, and that the last move is undone."""
+    """What anyone can say without a model: that the heavier side wins, and that the last move goes on."""
     lean = (ticks["bid_size"] - ticks["ask_size"]) / (ticks["bid_size"] + ticks["ask_size"])
-    undone = -np.sign(ticks["close"].diff().fillna(0.0))
-    return {"rule: heavier side": lean.to_numpy()[rows], "rule: last move undone": undone.to_numpy()[rows]}
+    moved = np.sign(ticks["close"].diff().fillna(0.0))
+    return {"rule: heavier side": lean.to_numpy()[rows], "rule: last move goes on": moved.to_numpy()[rows]}
 
 
 def judge(name: str, ticks: pd.DataFrame, full: bool, folder: Path) -> None:
@@ -123,8 +123,8 @@ def judge(name: str, ticks: pd.DataFrame, full: bool, folder: Path) -> None:
     }
     print(pd.concat(tables).to_string(float_format=lambda value: f"{value:.3g}"))
     ax = plot_confidence_curve(confidence_curve(came, said[best], classes=[0, 1]))
-    ax.set_title(f"{name}: {best}", loc="left")
-    ax.figure.savefig(folder / f"{name.replace(' ', '_').replace(',', '')}.png", dpi=110)
+    ax.figure.suptitle(f"{name}: {best}", y=1.04)
+    ax.figure.savefig(folder / f"{name.replace(' ', '_').replace(',', '')}.png", dpi=110, bbox_inches="tight")
     plt.close(ax.figure)
 
 
