@@ -3,7 +3,9 @@
 __all__ = [
     "BarsError",
     "BrokerError",
+    "BrokerUnreachableError",
     "EnsembleKitError",
+    "JournalError",
     "LeakageError",
     "ProviderError",
     "TrackingError",
@@ -45,6 +47,10 @@ class TryAgainError(ProviderError):
 
 class BrokerError(EnsembleKitError):
     """A broker refuses an order, cannot be reached, or holds what the journal knows nothing of."""
+
+
+class JournalError(EnsembleKitError):
+    """The database behind a service does not answer: what it has committed stays, nothing else was done."""
 
 
 class BrokerUnreachableError(BrokerError):

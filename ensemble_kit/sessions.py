@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import BarsError
 
-__all__ = ["Session", "SessionTimes", "session_times"]
+__all__ = ["Session", "SessionTimes", "check_daily_times", "session_times"]
 
 _DAY_MINUTES = 1440.0
+_DAY = pd.Timedelta(days=1)
 _MINUTE = 60_000_000_000  # nanoseconds
 
 IntArray = NDArray[np.int64]
@@ -116,10 +117,11 @@ def session_times(index: pd.Index[Any], session: str | Session = "day") -> Sessi
     Parameters
     ----------
     index : DatetimeIndex or MultiIndex (datetime, instrument)
-        The bars' index.
+        The bars' index: times with a zone, or dates (times without a zone, each a midnight).
     session : "day", exchange code or Session, default="day"
         The index's own calendar day; an exchange such as ``"XNYS"``, half days and
-        daylight saving included; or fixed wall-clock times.
+        daylight saving included; or fixed wall-clock times. With the latter two a date is that
+        date's session, and its bar opens when the session does.
 
     Returns
     -------
@@ -129,7 +131,12 @@ def session_times(index: pd.Index[Any], session: str | Session = "day") -> Sessi
     Raises
     ------
     BarsError
-        If the exchange is unknown, or the times are naive where a zone is needed.
+        If the exchange is unknown, or times that are no dates are naive where a zone is needed.
+
+    Notes
+    -----
+    Naive times with an exchange or a Session are dates or an error: one time that is no midnight
+    has all of them refused, so that no prefix is read otherwise than the whole.
 
     Examples
     --------
@@ -139,8 +146,13 @@ def session_times(index: pd.Index[Any], session: str | Session = "day") -> Sessi
     >>> times = session_times(index, "XNYS")
     >>> times.minute.tolist(), times.length.tolist()  # the 25th is a half day
     ([0.0, 205.0], [390.0, 210.0])
+    >>> daily = session_times(pd.DatetimeIndex(["2022-11-24", "2022-11-25"]), "XNYS")
+    >>> daily.minute.tolist(), daily.length.tolist(), daily.holiday.tolist()  # the 24th is Thanksgiving
+    ([0.0, 0.0], [390.0, 210.0], [True, False])
     """
     times = pd.DatetimeIndex(index.get_level_values(0))
+    if session != "day" and times.tz is None and len(times):
+        return _times_of_dates(times, session)
     if isinstance(session, Session):
         return _wall_clock_times(times, session)
     if session == "day":
@@ -149,6 +161,43 @@ def session_times(index: pd.Index[Any], session: str | Session = "day") -> Sessi
         clock = _clock(local)
         return _same_hours(_day_number(day), clock, _DAY_MINUTES, clock)
     return _exchange_times(times, session)
+
+
+def check_daily_times(index: pd.Index[Any], session: str | Session) -> None:
+    """Refuse daily bars that are stamped with a time outside of every session, such as midnight in UTC.
+
+    Midnight in UTC is the evening before in New York: each bar would count for another session
+    than its own. Dates without a zone say which session is meant.
+
+    Parameters
+    ----------
+    index : DatetimeIndex or MultiIndex (datetime, instrument)
+        The index of bars of any length, sorted.
+    session : "day", exchange code or Session
+        As in `session_times`.
+
+    Raises
+    ------
+    BarsError
+        If most bars lie a day or more apart and all have a zone and open outside the session, or
+        as `session_times` raises.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from ensemble_kit.sessions import check_daily_times
+    >>> check_daily_times(pd.bdate_range("2022-01-03", periods=5), "XNYS")  # dates
+    """
+    times = pd.DatetimeIndex(index.get_level_values(0).unique())
+    at = session_times(times, session)
+    if session == "day" or times.tz is None or len(times) < 2:
+        return
+    outside = at.holiday | (at.minute < 0) | (at.minute >= at.length)
+    if outside.all() and np.median(np.diff(times.as_unit("ns").asi8)) >= _DAY.value:
+        raise BarsError(
+            f"`bars` of a day must be given as dates for session={session!r}; got {times[0]}, which like all others "
+            "lies outside the session. Leave the zone out: `bars.tz_localize(None)`, and no `--tz`."
+        )
 
 
 def _same_hours(day: IntArray, minute: FloatArray, length: float, clock: FloatArray) -> SessionTimes:
@@ -166,12 +215,7 @@ def _clock(local: pd.DatetimeIndex) -> FloatArray:
     return minutes
 
 
-def _local(times: pd.DatetimeIndex, tz: str, session: object) -> pd.DatetimeIndex:
-    if times.tz is None:
-        raise BarsError(
-            f"`bars` must have tz-aware times for session={session!r}; got naive ones. "
-            "Localise with `bars.tz_localize('UTC')` (or the zone they are in)."
-        )
+def _local(times: pd.DatetimeIndex, tz: str) -> pd.DatetimeIndex:
     try:
         return times.tz_convert(tz).tz_localize(None)
     except ZoneInfoNotFoundError:
@@ -179,7 +223,9 @@ def _local(times: pd.DatetimeIndex, tz: str, session: object) -> pd.DatetimeInde
 
 
 def _wall_clock_times(times: pd.DatetimeIndex, session: Session) -> SessionTimes:
-    local = _local(times, session.tz, session)
+    if len(times) == 0:
+        return _no_times()
+    local = _local(times, session.tz)
     opens = pd.Timedelta(minutes=session.open_minute)
     # An overnight session's day begins when it opens; a day session's with the calendar's.
     overnight = session.open_minute + session.minutes > _DAY_MINUTES
@@ -190,12 +236,9 @@ def _wall_clock_times(times: pd.DatetimeIndex, session: Session) -> SessionTimes
 
 def _exchange_times(times: pd.DatetimeIndex, code: str) -> SessionTimes:
     if len(times) == 0:
-        return _same_hours(np.empty(0, np.int64), np.empty(0), _DAY_MINUTES, np.empty(0))
-    years = f"{times[0].year - 1}-12-01", f"{times[-1].year + 1}-01-31"
-    week = pd.Timedelta(days=10)
-    near = str((times[0] - week).date()), str((times[-1] + week).date())
-    tz, days, opens, closes, short = _exchange_schedule(code, years, near)
-    local = _local(times, tz, code)
+        return _no_times()
+    tz, days, opens, closes, short = _schedule_of(times, code)
+    local = _local(times, tz)
     local_day = _day_number(local.normalize())
     now = times.as_unit("ns").asi8
     # The session opened last, unless it is over and the next one's own day has begun.
@@ -205,16 +248,50 @@ def _exchange_times(times: pd.DatetimeIndex, code: str) -> SessionTimes:
     minute = (now - opens[at]) / _MINUTE
     # A bar on a holiday has its own day, and the hours of the session before it, on the wall clock.
     holiday = (now >= closes[at]) & ~np.isin(local_day, days)
-    opened = pd.DatetimeIndex(opens[at].view("M8[ns]")).tz_localize("UTC").tz_convert(tz).tz_localize(None)
     clock = _clock(local)
     return SessionTimes(
         np.where(holiday, local_day, days[at]),
-        np.where(holiday, clock - _clock(opened), minute),
+        np.where(holiday, clock - _wall_clock(opens[at], tz), minute),
         (closes - opens)[at] / _MINUTE,
         clock,
         holiday,
         short[at] & ~holiday,
     )
+
+
+def _times_of_dates(times: pd.DatetimeIndex, session: str | Session) -> SessionTimes:
+    """Return the times of bars that are dates: each opens with that date's session."""
+    if not (times == times.normalize()).all():
+        first = times[times != times.normalize()][0]
+        raise BarsError(
+            f"`bars` must have tz-aware times for session={session!r}; got naive ones that are no dates, {first} say. "
+            "Name the zone that they are in: `read_bars(file, tz=...)`, `--tz` or `bars.tz_localize(...)`."
+        )
+    day = _day_number(times)
+    if isinstance(session, Session):
+        _local(pd.DatetimeIndex([], tz="UTC"), session.tz)  # an unknown zone is an error here, too
+        return _same_hours(day, np.zeros(len(day)), session.minutes, np.full(len(day), session.open_minute))
+    tz, days, opens, closes, short = _schedule_of(times, session)
+    at = np.maximum(np.searchsorted(days, day, side="right") - 1, 0)  # a holiday has the hours of the session before it
+    holiday = days[at] != day
+    clock = _wall_clock(opens[at], tz)
+    return SessionTimes(day, np.zeros(len(day)), (closes - opens)[at] / _MINUTE, clock, holiday, short[at] & ~holiday)
+
+
+def _no_times() -> SessionTimes:
+    return _same_hours(np.empty(0, np.int64), np.empty(0), _DAY_MINUTES, np.empty(0))
+
+
+def _wall_clock(moments: IntArray, tz: str) -> FloatArray:
+    """Return minutes from midnight, of nanoseconds in UTC."""
+    return _clock(pd.DatetimeIndex(moments.view("M8[ns]")).tz_localize("UTC").tz_convert(tz).tz_localize(None))
+
+
+def _schedule_of(times: pd.DatetimeIndex, code: str) -> tuple[str, IntArray, IntArray, IntArray, BoolArray]:
+    years = f"{times[0].year - 1}-12-01", f"{times[-1].year + 1}-01-31"
+    week = pd.Timedelta(days=10)
+    near = str((times[0] - week).date()), str((times[-1] + week).date())
+    return _exchange_schedule(code, years, near)
 
 
 @lru_cache(maxsize=32)

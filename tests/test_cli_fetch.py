@@ -16,6 +16,8 @@ from ensemble_kit.datasets import read_bars
 from ensemble_kit.datasets.providers import schwab
 from ensemble_kit.datasets.providers.fetch import fetch_bars
 from ensemble_kit.datasets.providers.qlib_folder import QlibFolder
+from ensemble_kit.exceptions import BarsError
+from ensemble_kit.experiments import Experiment
 
 DAYS = pd.bdate_range("2020-01-01", periods=60)
 MINUTES = pd.date_range("2024-11-29 09:30", "2024-11-29 12:55", freq="5min")  # a half day in New York
@@ -44,6 +46,7 @@ def folder(tmp_path, monkeypatch):
         for freq, n in (("day", len(DAYS)), ("5min", len(MINUTES) - 2)):
             close = 100 * np.exp(rng.normal(0, 0.001, n).cumsum())
             fields = {"open": close, "high": close * 1.001, "low": close / 1.001, "close": close, "volume": close * 10}
+            fields |= {"factor": close / close} if freq == "day" else {}
             for field, values in fields.items():
                 np.hstack([0, values]).astype("<f4").tofile(home / f"{field}.{freq}.bin")
     monkeypatch.setenv("QLIB_PROVIDER_URI", str(root))
@@ -69,7 +72,7 @@ def test_read_bars_reads_it_back(main, folder, tmp_path, capsys, name, symbols, 
     np.testing.assert_array_equal(back.to_numpy(), wanted.to_numpy())
     assert list(back.columns) == list(wanted.columns)
     said = capsys.readouterr().out
-    assert "adjusted for      splits and dividends" in said
+    assert f"adjusted for      {'splits and dividends' if bar == '1D' else 'not stated'}\n" in said
     assert f"Bars: {out}" in said
     assert [file.name for file in out.parent.glob("*bars*")] == [out.name]
 
@@ -130,6 +133,11 @@ def test_a_cache_serves_the_second_time(main, tmp_path, monkeypatch, local_serve
     ("change", "message"),
     [
         ({"--out": "bars.xlsx"}, "error: `--out` must end in .parquet or .csv; got 'bars.xlsx'. Rename it.\n"),
+        ({"--out": "."}, "error: `--out` must end in .parquet or .csv; got ''. Rename it.\n"),
+        ({"--symbols": ".."}, "error: `symbols` must be in the Qlib folder; got ... Nearest of 2: "),
+        ({"--symbols": "../features/spy"}, "error: `symbols` must be in the Qlib folder; got ../features/spy. "),
+        ({"--bar": "5"}, "error: `bar` must be a time of one second to one day, with its unit; got '5'. "),
+        ({"--start": "01/02/2022"}, "error: `start` must be a time; got '01/02/2022'. Write '2022-01-03', say.\n"),
         ({"--symbols": "SPX"}, "error: `symbols` must be in the Qlib folder; got SPX. Nearest of 2: spy.\n"),
         ({"--source": "bloomberg"}, "error: `source` must be one of "),
         ({"--bar": "fortnight"}, "error: `bar` must be "),
@@ -147,6 +155,26 @@ def test_one_line_and_2_where_it_cannot_be(main, folder, tmp_path, capsys, monke
     assert err.count("\n") == 1
     assert out == ""
     assert not list(tmp_path.glob("*bars*"))
+
+
+def test_a_folder_is_no_file_to_write(main, tmp_path, capsys):
+    (tmp_path / "dir.csv").mkdir()
+    assert (
+        main([*DAILY, "--symbols", "SPY", "--out", str(tmp_path / "dir.csv")]) == 2
+    )  # before any folder is looked for
+    said = f"error: `--out` must be a file; got '{tmp_path / 'dir.csv'}', which is a folder. Name a file in it.\n"
+    assert capsys.readouterr().err == said
+
+
+def test_daily_bars_train_by_their_exchange(main, folder, tmp_path, capsys):
+    out = tmp_path / "spy.parquet"
+    assert main([*DAILY, "--symbols", "SPY", "--out", str(out), "--session", "XNYS"]) == 0
+    smoke = Experiment.default("smoke").replace({"session": "XNYS"})
+    bars = read_bars(out)
+    features, _ = smoke.columns()
+    assert len(features.fit_transform(bars)) == len(smoke.labels(bars).labels) == len(DAYS)
+    with pytest.raises(BarsError, match="`bars` of a day must be given as dates for session='XNYS'"):
+        smoke.labels(read_bars(out, tz="UTC"))
 
 
 def test_a_failed_write_leaves_the_old_file(main, folder, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from ensemble_kit.datasets import make_bars
 from ensemble_kit.exceptions import BarsError
-from ensemble_kit.sessions import Session, session_times
+from ensemble_kit.sessions import Session, check_daily_times, session_times
 
 BARS = make_bars(100, random_state=0)
 PANEL = make_bars(20, instruments=["A", "B"], random_state=0)
@@ -108,8 +108,14 @@ def test_a_panel_has_the_times_of_its_rows():
 @pytest.mark.parametrize(
     ("index", "session", "message"),
     [
-        (at("2022-01-03", tz=None), "XNYS", "must have tz-aware times for session='XNYS'; got naive ones"),
-        (at("2022-01-03", tz=None), NEW_YORK, "must have tz-aware times"),
+        (
+            at("2022-01-03", "2022-01-04 09:30", tz=None),
+            "XNYS",
+            r"naive ones that are no dates, 2022-01-04 09:30:00 say\. Name the zone that they are in: `read_bars\(file",
+        ),
+        (at("2022-01-03 09:30", tz=None), NEW_YORK, "must have tz-aware times"),
+        (at("2022-01-03", tz=None), "NYSE?", "`session` must be 'day', an exchange code or a Session"),
+        (at("2022-01-03", tz=None), Session(tz="Mars/Base"), "`tz` must be a time zone's name; got 'Mars/Base'"),
         (at("2022-01-03"), "NYSE?", r"`session` must be 'day', an exchange code or a Session; got 'NYSE\?'"),
         (at("2022-01-03"), Session("24:30", "16:00"), "`Session` times must be 'HH:MM'; got '24:30'"),
     ],
@@ -150,3 +156,54 @@ def test_usual_hours_do_not_depend_on_later_bars():
 
 def test_a_session_in_an_unknown_zone():
     refuses(lambda: session_times(BARS.index, Session("09:30", "16:00", "Mars/Base")))
+
+
+DATES = pd.date_range("2022-11-21", "2022-11-28", freq="D")  # Thanksgiving, a half day, a weekend
+
+
+def test_a_date_is_the_session_of_that_date():
+    dates, opens = session_times(DATES, "XNYS"), session_times(DATES.tz_localize("UTC") + pd.Timedelta("14.5h"), "XNYS")
+    for name in ("day", "minute", "length", "clock", "holiday", "half_day"):  # as bars that open when the session does
+        np.testing.assert_array_equal(getattr(dates, name), getattr(opens, name))
+    assert dates.holiday.tolist() == [False, False, False, True, False, True, True, False]
+    assert dates.length.tolist() == [390, 390, 390, 390, 210, 210, 210, 390]
+    assert dates.weekday.tolist() == [0, 1, 2, 3, 4, 5, 6, 0]
+    assert set(dates.minute) == {0.0}
+    wall = session_times(DATES, NEW_YORK)
+    assert (set(wall.minute), set(wall.length), set(wall.clock)) == ({0.0}, {390.0}, {570.0})
+    np.testing.assert_array_equal(wall.day, dates.day)
+
+
+def test_a_date_of_a_session_that_opens_the_evening_before():
+    times = session_times(at("2022-01-04", tz=None), "CMES")
+    opens = session_times(at("2022-01-03 23:00"), "CMES")
+    assert (times.day[0], times.clock[0], times.minute[0]) == (opens.day[0], 1020.0, 0.0)
+
+
+def test_prefixes_of_dates_give_what_the_whole_gives():
+    dates = pd.bdate_range("2019-01-01", "2023-12-31")
+    whole = session_times(dates, "XNYS")
+    for n in (1, 300, 1000):
+        part = session_times(dates[:n], "XNYS")
+        for name in ("day", "minute", "length", "clock", "holiday", "half_day"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[:n])
+
+
+@pytest.mark.parametrize("session", ["XNYS", NEW_YORK])
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_days_that_are_instants_outside_every_session_are_refused(session, zone):
+    midnights = pd.bdate_range("2022-01-03", periods=30, tz=zone)
+    with pytest.raises(BarsError) as caught:
+        check_daily_times(midnights, session)
+    assert str(caught.value) == (
+        f"`bars` of a day must be given as dates for session={session!r}; got {midnights[0]}, which like all others "
+        "lies outside the session. Leave the zone out: `bars.tz_localize(None)`, and no `--tz`."
+    )
+    panel = pd.MultiIndex.from_product([midnights, ["A", "B"]])
+    with pytest.raises(BarsError, match="must be given as dates"):
+        check_daily_times(panel, session)
+    # Dates, opens, another calendar's days, and bars of the night that are shorter are what they say.
+    check_daily_times(midnights.tz_localize(None), session)
+    check_daily_times(midnights.tz_localize(None).tz_localize("America/New_York") + pd.Timedelta("9.5h"), session)
+    check_daily_times(midnights, "day")
+    check_daily_times(pd.date_range("2022-01-03", periods=50, freq="5min", tz="UTC"), session)

@@ -25,12 +25,12 @@ __all__ = [
     "data_options",
     "experiment",
     "experiment_options",
+    "find_version",
     "known_columns",
     "memory",
     "output_options",
     "read",
     "use_store",
-    "version_uri",
 ]
 
 #: The tag of a version that holds what `train --version` called it.
@@ -218,15 +218,18 @@ def use_store(options: argparse.Namespace) -> None:
     check_store(options.name)
 
 
-def version_uri(options: argparse.Namespace) -> str:
-    """Return the address of the version asked for: by number, alias or label; the champion's where none is."""
-    import mlflow
+def find_version(options: argparse.Namespace) -> tuple[int, str]:
+    """Return number and address of the version asked for: by number, label or alias; the champion's where none is.
 
-    wanted = options.version
-    if wanted is None:
-        return str(options.name)
-    if wanted.isdigit():
-        return f"models:/{options.name}/{wanted}"
-    versions = mlflow.MlflowClient().search_model_versions(f"name = '{options.name}'")
-    labelled = [int(one.version) for one in versions if one.tags.get(LABEL) == wanted]
-    return f"models:/{options.name}/{max(labelled)}" if labelled else f"models:/{options.name}@{wanted}"
+    The address is by number: an alias may move before the command ends.
+    """
+    from ensemble_kit.tracking import CHAMPION
+    from ensemble_kit.tracking._aliases import known_version, known_versions
+
+    name, wanted = options.name, CHAMPION if options.version is None else options.version
+    labelled = [number for number, one in known_versions(name).items() if one.tags.get(LABEL) == wanted]
+    if labelled and not wanted.isdecimal():
+        number = max(labelled)
+    else:
+        number = known_version(name, int(wanted) if wanted.isdecimal() else wanted)
+    return number, f"models:/{name}/{number}"

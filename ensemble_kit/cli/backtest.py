@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         )
     bars = _shared.read(options)
     _shared.use_store(options)
-    uri = _shared.version_uri(options)
+    _, uri = _shared.find_version(options)
     card = load_card(uri)
     if card["holdout_start"] is None:
         raise EnsembleKitError(

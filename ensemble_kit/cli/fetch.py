@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
     out: Path = options.out
     if out.suffix not in _SUFFIXES:
         raise EnsembleKitError(f"`--out` must end in {' or '.join(_SUFFIXES)}; got '{out.name}'. Rename it.")
+    if out.is_dir():
+        raise EnsembleKitError(f"`--out` must be a file; got '{out}', which is a folder. Name a file in it.")
     if options.session != "day":
         _check_exchange(options.session)
     # Found out before an hour of pages, not after.

@@ -16,14 +16,19 @@ from ensemble_kit.cli import _shared
 from ensemble_kit.exceptions import EnsembleKitError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sqlalchemy import Engine
 
+    from ensemble_kit.live._kept import Kept
+    from ensemble_kit.live.journal import Journal
     from ensemble_kit.live.orders import Broker
+    from ensemble_kit.live.trader import Trader
 
 __all__ = ["add_to", "run"]
 
 #: The environment variable that holds the token.
 TOKEN = "ENSEMBLE_KIT_TOKEN"  # noqa: S105
+_PORTS = 65_535
 #: A registry that is down must not hold the watch for the minutes that MLflow would try.
 _REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -60,7 +65,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--max-position", type=float, help="largest share of equity, either way")
     command.add_argument("--max-notional", type=float, help="largest worth of what is held, in money")
     command.add_argument("--max-daily-loss", type=float, help="share of the day's first equity; beyond, all is sold")
-    command.add_argument("--max-age", help="no order on a bar that closed longer ago, such as 90s")
+    command.add_argument("--max-age", help="no order on a bar that closed longer ago, such as 90s; 5min if not given")
     command.add_argument("--tracking-uri", help="MLflow's store; MLflow's own default if not given")
     command.set_defaults(run=run)
 
@@ -79,10 +84,11 @@ def run(options: argparse.Namespace) -> None:
 
     import uvicorn  # isort: skip
 
+    if not 0 <= options.port <= _PORTS:
+        raise EnsembleKitError(f"`--port` must be 0 (any that is free) to {_PORTS}; got {options.port}.")
     local = _is_loopback(options.host)
     token, made = _token(local=local)
-    _shared.use_store(options)
-    trader, watch = _trader(options)
+    trader, watch, kept, instead = _trader(options)
     history = _shared.read(_as_data(options)) if options.history else None
     # Bound before the account is taken: a second service on one port says so and leaves the account alone.
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
@@ -90,6 +96,9 @@ def run(options: argparse.Namespace) -> None:
     hosts = () if local else ("*",) if options.host in {"0.0.0.0", "::"} else (options.host,)  # noqa: S104
     app = create_app(trader, token=token, watch=watch, hosts=hosts, open_reads=local)
     app.state.desk.open(adopt=options.adopt, history=history)
+    if instead:
+        trader.journal.add_event("error", instead, at=trader.clock())
+    _keep(kept, trader)
     _greet(options, trader.version, listening.getsockname()[1], token if made else None)
     config = uvicorn.Config(
         app,
@@ -124,39 +133,97 @@ def _token(*, local: bool) -> tuple[str, bool]:
     return secrets.token_urlsafe(32), True
 
 
-def _trader(options: argparse.Namespace) -> tuple[Any, Any]:
-    import pandas as pd
-
+def _trader(options: argparse.Namespace) -> tuple[Any, Any, Kept, str]:
+    """Return the trader, the watch, where copies are kept, and why an old version trades, if one does."""
+    from ensemble_kit.live._kept import Kept
     from ensemble_kit.live.champion import ChampionWatch
     from ensemble_kit.live.journal import Journal
     from ensemble_kit.live.limits import Limits
     from ensemble_kit.live.store import open_store
     from ensemble_kit.live.trader import Trader
-    from ensemble_kit.tracking import CHAMPION, load_card, load_model
-    from ensemble_kit.tracking._aliases import known_version
 
-    asked = _shared.version_uri(options)
-    wanted = asked.rpartition("@")[2].rpartition("/")[2] if asked.startswith("models:/") else CHAMPION
-    number = known_version(options.name, int(wanted) if wanted.isdigit() else wanted)
-    uri = f"models:/{options.name}/{number}"
-    card = load_card(uri)
     limits = {name: getattr(options, name) for name in ("max_position", "max_notional", "max_daily_loss")}
     if options.max_age is not None:
-        limits["max_age"] = pd.Timedelta(options.max_age)
+        limits["max_age"] = _length("--max-age", options.max_age)
+    checked = Limits(**{name: value for name, value in limits.items() if value is not None})
     engine = open_store(options.journal)
+    journal, kept = Journal(engine, account=options.name), Kept(engine)
+    model, card, version, instead = _version(options, journal, kept)
     symbol = options.symbol or options.name
     trader = Trader(
-        load_model(uri),
+        model,
         card=card,
-        version=f"{options.name}/{number}",
-        journal=Journal(engine, account=options.name),
+        version=version,
+        journal=journal,
         broker=_broker(options, engine, symbol, card),
         symbol=symbol,
-        limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
+        limits=checked,
         lot_size=options.lot_size,
         min_trade=options.min_trade,
     )
-    return trader, ChampionWatch(options.name, trader) if options.version is None else None
+    return trader, ChampionWatch(options.name, trader) if options.version is None else None, kept, instead
+
+
+def _length(option: str, text: str) -> pd.Timedelta:
+    """Return a length of time; a number alone would be nanoseconds to pandas."""
+    import pandas as pd
+
+    try:
+        length = None if text.strip().lstrip("+-").replace(".", "", 1).isdecimal() else pd.Timedelta(text)
+    except ValueError:
+        length = None
+    if length is None or not length > pd.Timedelta(0):
+        raise EnsembleKitError(f"`{option}` must be a length of time with its unit; got {text!r}. Write 90s, or 10min.")
+    return length
+
+
+def _version(options: argparse.Namespace, journal: Journal, kept: Kept) -> tuple[Any, dict[str, Any], str, str]:
+    """Return model, card and name of the version to begin with, and why, where it is not the one that was asked for.
+
+    A position may be open: whatever became of the registry, the version that decided last goes on.
+    """
+    from ensemble_kit.tracking import load_card, load_model
+
+    latest = journal.latest_decision()
+    last = None if latest is None else latest.version
+    try:
+        _shared.use_store(options)
+        number, uri = _shared.find_version(options)
+        asked = f"{options.name}/{number}"
+        if options.version is None and last not in {None, asked} and (old := _last(str(last), kept)):
+            return *old, str(last), ""  # the watch rehearses the champion beside it
+        return load_model(uri), load_card(uri), asked, ""
+    except Exception as error:
+        named = None if options.version is None else f"{options.name}/{options.version}"
+        # Another version than the last one was asked for by name: that wish is not passed over.
+        old = None if last is None or named not in {None, last} else _last(last, kept)
+        if old is None:
+            raise
+        why = " ".join(str(error).split())[:300]
+        instead = f"{last}, which decided last, goes on: what was asked for cannot be loaded ({why})"
+        warnings.warn(instead, UserWarning, stacklevel=2)
+        return *old, str(last), instead
+
+
+def _last(version: str, kept: Kept) -> tuple[Any, dict[str, Any]] | None:
+    """Return a version from the copy beside the journal, or from the registry, or None."""
+    from ensemble_kit.tracking import load_card, load_model
+
+    try:
+        return kept.read(version)
+    except EnsembleKitError:
+        pass
+    try:
+        return load_model(f"models:/{version}"), load_card(f"models:/{version}")
+    except Exception:  # noqa: BLE001 - a registry fails in its own way
+        return None
+
+
+def _keep(kept: Kept, trader: Trader) -> None:
+    try:
+        kept.keep(trader.version, trader.model, trader.card)
+    except Exception as error:  # noqa: BLE001 - without the copy it trades as well
+        warnings.warn(f"no copy of {trader.version} was kept: {error}", UserWarning, stacklevel=2)
 
 
 def _broker(options: argparse.Namespace, engine: Engine, symbol: str, card: dict[str, Any]) -> Broker:

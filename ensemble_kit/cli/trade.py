@@ -71,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
 
     bars = _shared.read(options)
     _shared.use_store(options)
-    version, uri = _version(options)
+    number, uri = _shared.find_version(options)
+    version = f"{options.name}/{number}"
     card = load_card(uri)
     if card["bar"] != _shared.bar_size(bars):
         raise EnsembleKitError(
@@ -99,17 +100,6 @@ def run(options: argparse.Namespace) -> int:
         trader.close()
         engine.dispose()
     return _tell(version, result, terms)
-
-
-def _version(options: argparse.Namespace) -> tuple[str, str]:
-    """Return the version's name for the record, and its address by number: an alias may move before the replay ends."""
-    from ensemble_kit.tracking import CHAMPION
-    from ensemble_kit.tracking._aliases import known_version
-
-    uri = _shared.version_uri(options)
-    named = uri.removeprefix(f"models:/{options.name}")[1:] or CHAMPION
-    number = known_version(options.name, int(named) if named.isdigit() else named)
-    return f"{options.name}/{number}", f"models:/{options.name}/{number}"
 
 
 def _split(

@@ -23,7 +23,7 @@ from ensemble_kit.experiments._page import PAGE
 from ensemble_kit.experiments._parts import plain_value, tables_of
 from ensemble_kit.experiments.presets import PRESETS
 from ensemble_kit.labels import Labels, label_bars
-from ensemble_kit.sessions import Session, session_times
+from ensemble_kit.sessions import Session, check_daily_times
 from ensemble_kit.sizing import Costs, SizedClassifier
 from ensemble_kit.validation import WalkForwardSplit
 
@@ -223,7 +223,7 @@ class Experiment:
             If the bars are too few or of another size, or a parameter of the labels is wrong.
         """
         self._check_size(bars)
-        session_times(bars.index[:1], self.session)
+        check_daily_times(bars.index, self.session)
         said = dict(self.settings["labels"])
         function = tables_of(self.settings)["labels"].target
         parameters = signature(function).parameters

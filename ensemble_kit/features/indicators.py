@@ -17,7 +17,7 @@ from ensemble_kit.bars import check_bars, instrument_codes
 from ensemble_kit.features._groups import check_include
 from ensemble_kit.features._indicator_stream import IndicatorStream
 from ensemble_kit.features._indicators import INDICATORS, OF_SESSIONS, SLACK, Group, InstrumentBars, fill
-from ensemble_kit.sessions import Session, session_times
+from ensemble_kit.sessions import Session, check_daily_times, session_times
 
 __all__ = ["IndicatorFeatures", "IndicatorStream"]
 
@@ -157,13 +157,15 @@ class IndicatorFeatures(TransformerMixin, BaseEstimator):
         Raises
         ------
         BarsError
-            If the bars cannot be used, or the session is unknown or needs a zone.
+            If the bars cannot be used, the session is unknown or needs a zone, or daily bars lie
+            outside of it (midnight in UTC).
         EnsembleKitError
             If there is no such group.
         """
         groups = self._groups()
         _check(X)
-        _clock(X.index[:1], groups, self.session)
+        if any(name in groups for name in OF_SESSIONS):
+            check_daily_times(X.index, self.session)
         validate_data(self, X, skip_check_array=True)
         return self
 

@@ -16,7 +16,7 @@ from ensemble_kit.bars import RowKeys, row_keys
 from ensemble_kit.exceptions import BarsError
 from ensemble_kit.features._groups import check_include
 from ensemble_kit.features._newest import SessionClock
-from ensemble_kit.sessions import Session, SessionTimes, session_times
+from ensemble_kit.sessions import Session, SessionTimes, check_daily_times, session_times
 
 __all__ = ["SessionFeatures", "SessionStream"]
 
@@ -38,7 +38,8 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
     ----------
     session : "day", exchange code or Session, default="day"
         The index's own calendar day; an exchange such as ``"XNYS"``, half days and daylight
-        saving included; or fixed wall-clock times. All but ``"day"`` need times with a zone.
+        saving included; or fixed wall-clock times. All but ``"day"`` need times with a zone, or
+        dates: a date is that date's session.
     include : tuple of str, default=None
         Groups of columns, in the order wanted. None stands for ``("tod", "dow")``:
 
@@ -110,11 +111,13 @@ class SessionFeatures(TransformerMixin, BaseEstimator):
         Raises
         ------
         BarsError
-            If X has no index of times, or the session is unknown or needs a zone.
+            If X has no index of times, the session is unknown or needs a zone, or daily bars lie
+            outside of it (midnight in UTC).
         EnsembleKitError
             If there is no such group.
         """
-        self._columns(session_times(_times(X).axis(), self.session))
+        check_daily_times(_times(X).axis(), self.session)
+        self.get_feature_names_out()  # no such group is an error
         validate_data(self, X, skip_check_array=True)
         return self
 

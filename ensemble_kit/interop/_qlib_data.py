@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble_kit.bars import PRICES, check_bars, row_keys
-from ensemble_kit.exceptions import BarsError, EnsembleKitError, LeakageError
-from ensemble_kit.interop._qlib_expressions import bars_ahead, check_started
+from ensemble_kit.exceptions import BarsError, EnsembleKitError
+from ensemble_kit.interop._qlib_expressions import check_causal, check_started
 
 __all__ = ["QlibFeatures", "qlib_bars"]
 
@@ -49,7 +49,8 @@ def qlib_bars(
     EnsembleKitError
         If Qlib has not been started.
     BarsError
-        If there is no bar, or one cannot be (`ensemble_kit.bars.check_bars`).
+        If the provider does not know the market or the frequency, if there is no bar (or none of
+        an instrument named), or if one cannot be (`ensemble_kit.bars.check_bars`).
 
     Notes
     -----
@@ -65,10 +66,20 @@ def qlib_bars(
 
     fields = [f"${name}" for name in (*PRICES, *_OPTIONAL)]
     chosen = D.instruments(instruments) if isinstance(instruments, str) else instruments
-    table = D.features(chosen, fields, start_time=start, end_time=end, freq=freq, disk_cache=0)
-    if table.empty:
+    try:
+        table = D.features(chosen, fields, start_time=start, end_time=end, freq=freq, disk_cache=0)
+    except ValueError as error:
         raise BarsError(
-            f"`instruments` must have bars from {start} to {end}; Qlib has none of {instruments!r}. "
+            f"`instruments` and `freq` must be those of Qlib's provider folder; got {instruments!r} and {freq!r}: "
+            f"{error} Name a file of its folder instruments, and a calendar that it has."
+        ) from error
+    named = [] if isinstance(instruments, str | Mapping) else list(dict.fromkeys(instruments))
+    found = set(table.index.get_level_values("instrument"))
+    missing = [name for name in named if name not in found]
+    if table.empty or missing:
+        raise BarsError(
+            f"`instruments` must have bars from {start} to {end}; Qlib has none of "
+            f"{', '.join(map(str, missing)) if missing else repr(instruments)}. "
             "Widen the span, or see `D.list_instruments(D.instruments('all'), as_list=True)`."
         )
     table.columns = [*PRICES, *_OPTIONAL]
@@ -165,13 +176,7 @@ class QlibFeatures(TransformerMixin, BaseEstimator):
                 f"`names` must name each of the {len(self.fields)} field(s) once; got {self.names!r}. "
                 "Leave it out to call columns by their expressions."
             )
-        ahead = {field: bars for field in self.fields if (bars := bars_ahead(field)) > 0}
-        if ahead:
-            told = ", ".join(f"{field!r} ({bars} ahead)" for field, bars in ahead.items())
-            raise LeakageError(
-                f"`fields` must look at their own bar and earlier ones; got {told}. "
-                "What looks ahead is a label: give it to Qlib's handler as one."
-            )
+        check_causal(self.fields, "`fields`")
         _check_panel(X)
         validate_data(self, X, skip_check_array=True)
         return self
@@ -193,20 +198,16 @@ class QlibFeatures(TransformerMixin, BaseEstimator):
         ------
         BarsError
             If X is no panel, or has times or instruments that the provider does not know.
+        EnsembleKitError
+            If the provider has none of the columns, or Qlib cannot compute an expression.
         """
         check_is_fitted(self)
         validate_data(self, X, reset=False, skip_check_array=True)
         times, instruments = _check_panel(X)
         from qlib.data import D
 
-        # Qlib's own choice while it computes: 0 / 0 is NaN without a warning.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # From the first bar on: a recursive average is the same, whatever rows are asked for.
-            table = D.features(
-                sorted(set(instruments)), self.fields, end_time=times.max(), freq=self.freq, disk_cache=0
-            )
+        table, known = self._of_provider(sorted(set(instruments)), times.max())
         calendar = pd.DatetimeIndex(D.calendar(end_time=times.max(), freq=self.freq))
-        known = pd.Index(table.index.get_level_values("instrument").unique())
         for name, asked, have in (("times", times, calendar), ("instruments", instruments, known)):
             if not (found := asked.isin(have)).all():
                 raise BarsError(
@@ -216,6 +217,35 @@ class QlibFeatures(TransformerMixin, BaseEstimator):
         place = table.index.get_indexer(pd.MultiIndex.from_arrays([instruments, times.as_unit("ns")]))
         values = table.to_numpy(np.float64)
         return np.where((place >= 0)[:, None], values[place], np.nan)
+
+    def _of_provider(self, instruments: list[Any], end: pd.Timestamp) -> tuple[pd.DataFrame, pd.Index[Any]]:
+        """Return the expressions' values from the first bar on, and the instruments that the provider knows."""
+        from qlib.data import D
+
+        def ask(names: list[Any], fields: Sequence[str]) -> tuple[pd.DataFrame, pd.Index[Any]]:
+            table = D.features(names, list(fields), end_time=end, freq=self.freq, disk_cache=0)
+            return table, pd.Index(table.index.get_level_values("instrument").unique())
+
+        try:
+            # Qlib's own choice while it computes: 0 / 0 is NaN without a warning. From the first bar on:
+            # a recursive average is the same, whatever rows are asked for.
+            with np.errstate(invalid="ignore", divide="ignore"):
+                table, known = ask(instruments, self.fields)
+        except (TypeError, ValueError) as error:
+            raise EnsembleKitError(
+                f"`fields` must be what Qlib can compute at freq={self.freq!r}; got {list(self.fields)}: {error}. "
+                "Mend the expression, or name a frequency that the provider folder has."
+            ) from error
+        if len(known) < len(instruments):
+            # Qlib leaves out whoever has none of these columns: its close tells an unknown instrument from that.
+            _, listed = ask(instruments, ["$close"])
+            if table.empty and len(listed):
+                raise EnsembleKitError(
+                    f"`fields` must be of columns that Qlib's provider has; got {list(self.fields)}, and it has none "
+                    f"of these for {listed[0]}. See the files of its folder features."
+                )
+            known = known.union(listed)
+        return table, known
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:  # noqa: ARG002
         """Return the columns' names.

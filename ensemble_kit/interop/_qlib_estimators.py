@@ -48,28 +48,45 @@ def _build(config: Any) -> Any:
 
 def check_purges(estimator: Any, horizon: int) -> None:
     """Refuse folds and early stopping within an estimator that purge less than the label looks ahead."""
-    short = [f"{name}={value!r}" for name, value in _purges(estimator) if (value or 0) < horizon]
+    short = [f"{name}={shown!r}" for name, purge, shown in _purges(estimator) if (purge or 0) < horizon]
     if short:
         raise LeakageError(
             f"`estimator` must leave out the {horizon} bars that the label looks ahead wherever it splits its rows; "
-            f"got {', '.join(short)}. Give WalkForwardSplit `purge={horizon}`, models that stop early "
-            f"`validation_purge={horizon}`."
+            f"got {', '.join(short)}. Give `cv` a WalkForwardSplit with `purge={horizon}`, models of this package "
+            f"that stop early `validation_purge={horizon}`, and let no other stop early."
         )
 
 
-def _purges(estimator: Any) -> Iterator[tuple[str, int | None]]:
-    """Yield the purge of every splitter and early stopping; None for folds that know no purge."""
+def _purges(estimator: Any) -> Iterator[tuple[str, int | None, Any]]:
+    """Yield name, purge and value of every splitter and early stopping; the purge is None where none is known."""
     for path, part in [("", estimator), *estimator.get_params().items()]:
         prefix = f"{path}__" if path else ""
         if isinstance(part, WalkForwardSplit):
             if part.t1 is None:
-                yield f"{prefix}purge", part.purge
-        elif not hasattr(part, "get_params") or isinstance(part, type):
-            continue
-        elif isinstance(cv := getattr(part, "cv", False), int | None) and not isinstance(cv, bool):
-            # A sizer around an ensemble takes its out-of-fold probabilities, and needs no folds.
-            model = getattr(part, "model", None)
-            if model is None or not hasattr(final_estimator(model), "out_of_fold"):
-                yield f"{prefix}cv", None
-        if getattr(part, "validation_fraction", 0) and hasattr(part, "validation_purge"):
-            yield f"{prefix}validation_purge", part.validation_purge
+                yield f"{prefix}purge", part.purge, part.purge
+        elif hasattr(part, "get_params") and not isinstance(part, type):
+            own = part.get_params(deep=False)
+            if _splits_blindly(own):
+                yield f"{prefix}cv", None, own["cv"]
+            if own.get("validation_fraction"):
+                yield from _stops_early(prefix, own)
+
+
+def _splits_blindly(own: dict[str, Any]) -> bool:
+    """Whether an estimator's folds are none of ours, which purge by bars: no other knows bars from rows."""
+    cv = own.get("cv", False)
+    if cv is False or isinstance(cv, WalkForwardSplit | str):  # "prefit" splits nothing
+        return False
+    # A sizer around an ensemble takes its out-of-fold probabilities, and needs no folds.
+    return not (cv is None and "model" in own and hasattr(final_estimator(own["model"]), "out_of_fold"))
+
+
+def _stops_early(prefix: str, own: dict[str, Any]) -> Iterator[tuple[str, int | None, Any]]:
+    """Yield the rows that early stopping validates on: scikit-learn's own estimators draw theirs at random."""
+    if "validation_purge" in own:
+        yield f"{prefix}validation_purge", own["validation_purge"], own["validation_purge"]
+        return
+    switch = "early_stopping" if "early_stopping" in own else "n_iter_no_change"
+    # "auto" stops early as soon as there are 10,000 rows.
+    if own.get(switch) not in (None, False):
+        yield f"{prefix}{switch}", None, own[switch]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from ensemble_kit.exceptions import EnsembleKitError
+import numpy as np
 
-__all__ = ["bars_ahead", "check_started"]
+from ensemble_kit.exceptions import EnsembleKitError, LeakageError
+
+__all__ = ["bars_ahead", "check_causal", "check_started"]
 
 
 def check_started() -> None:
@@ -39,8 +42,20 @@ def bars_ahead(field: str) -> int:
         raise EnsembleKitError(
             f"`fields` must hold expressions of Qlib's columns; got {field!r}, a constant. Write $close for the close."
         )
-    # An operator of the user's own is taken at its word, and Qlib's by what they do.
-    return max(int(expression.get_extended_window_size()[1]), _reach(expression, field))
+    # Qlib's operators are judged by what they do, one of the user's own is taken at its word.
+    reach = _reach(expression, field)
+    return max(reach, int(expression.get_extended_window_size()[1]))
+
+
+def check_causal(fields: Iterable[str], where: str) -> None:
+    """Refuse expressions that look ahead, all at once."""
+    ahead = {field: bars for field in fields if (bars := bars_ahead(field)) > 0}
+    if ahead:
+        told = ", ".join(f"{field!r} ({bars} ahead)" for field, bars in ahead.items())
+        raise LeakageError(
+            f"{where} must look at their own bar and earlier ones; got {told}. "
+            "What looks ahead is a label: give it to Qlib's handler as one."
+        )
 
 
 def _reach(expression: Any, field: str) -> int:
@@ -54,4 +69,9 @@ def _reach(expression: Any, field: str) -> int:
         )
     parts = [part for part in vars(expression).values() if isinstance(part, Expression)]
     window = getattr(expression, "N", 0)
+    if not isinstance(window, int | float | np.number) or (window < 0 and window != int(window)):
+        raise EnsembleKitError(
+            f"`fields` must have whole numbers as windows, or shares between 0 and 1 for EMA; got {field!r}. "
+            "Write Ref($close, 1)."
+        )
     return max((_reach(part, field) for part in parts), default=0) + max(0, -int(window))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,7 +23,7 @@ from ensemble_kit.bars import row_keys
 from ensemble_kit.exceptions import EnsembleKitError, LeakageError
 from ensemble_kit.interop._qlib_data import QlibFeatures, qlib_bars
 from ensemble_kit.interop._qlib_estimators import build_estimator, check_purges
-from ensemble_kit.interop._qlib_expressions import bars_ahead
+from ensemble_kit.interop._qlib_expressions import bars_ahead, check_causal
 from ensemble_kit.validation import fit_on_rows, predict_on_rows
 
 __all__ = ["ClassifierModel", "QlibFeatures", "qlib_bars"]
@@ -66,7 +67,8 @@ class ClassifierModel(Model):
     **What the label may see.** The last `horizon` bars of the learned span are not learned
     from, since their labels are not known there. Every `WalkForwardSplit` within the estimator
     must purge as many bars, and whatever stops early must have as large a `validation_purge`;
-    less is refused. Classes within a date compare labels of that date alone, so
+    less is refused, and so is any other `cv` or early stopping, which knows rows and no bars.
+    Classes within a date compare labels of that date alone, so
     ``CSZScoreNorm`` of the label changes nothing but with ``tail=None``: it would then make the
     sign one against the date's mean.
 
@@ -124,15 +126,17 @@ class ClassifierModel(Model):
         Raises
         ------
         LeakageError
-            If the estimator purges less than the label looks ahead, or the label looks further than
-            `horizon` says.
+            If the estimator purges less than the label looks ahead, the label looks further than
+            `horizon` says, a column's expression looks ahead, or segments share a time.
         EnsembleKitError
             If `horizon` is not known, or no row, no label or one class only is left to learn.
         """
         self.horizon_ = self._look_ahead(dataset)
         check_purges(self.estimator, self.horizon_)
+        check_causal(_expressions(dataset, "feature"), "`dataset` features")
         segments = [name for name in ("train", "valid") if name in dataset.segments]
         X = _span(dataset, segments)
+        _check_apart(dataset)
         label, weight = _learned(dataset, segments, reweighter)
         times = X.index.get_level_values(0)
         distinct = times.unique()
@@ -171,6 +175,8 @@ class ClassifierModel(Model):
 
         Raises
         ------
+        LeakageError
+            If a column's expression looks ahead.
         EnsembleKitError
             If the model is not fitted, or the segment has no row.
         """
@@ -178,6 +184,7 @@ class ClassifierModel(Model):
             raise EnsembleKitError(
                 "`model` must be fitted before it predicts; got one that is not. Call `fit(dataset)`."
             )
+        check_causal(_expressions(dataset, "feature"), "`dataset` features")
         wanted = _columns(dataset, segment).index
         X = _columns(dataset, slice(None, wanted[-1][0]))
         rows = X.index.get_indexer(wanted)
@@ -186,8 +193,7 @@ class ClassifierModel(Model):
 
     def _look_ahead(self, dataset: Any) -> int:
         """Return the label's horizon: as given, or as the handler's expressions say."""
-        fields = getattr(getattr(dataset.handler, "data_loader", None), "fields", None)
-        expressions = list(fields["label"][0]) if isinstance(fields, dict) and "label" in fields else []
+        expressions = _expressions(dataset, "label")
         told = max(map(bars_ahead, expressions), default=None)
         if self.horizon is not None and told is not None and self.horizon < told:
             raise LeakageError(
@@ -209,6 +215,37 @@ class ClassifierModel(Model):
         by_date = label.groupby(level=0)
         place = (by_date.rank() - 0.5) / by_date.transform("count")
         return (place > 1 - self.tail).astype(np.int64) - (place < self.tail).astype(np.int64)
+
+
+def _expressions(dataset: Any, group: str) -> list[str]:
+    """Return the expressions of a handler's columns or labels; none where its loader has no expressions."""
+    return [
+        str(expression)
+        for loader in _loaders(getattr(dataset.handler, "data_loader", None))
+        if isinstance(fields := getattr(loader, "fields", None), dict) and group in fields
+        for expression in fields[group][0]
+    ]
+
+
+def _loaders(loader: Any) -> Iterator[Any]:
+    yield loader
+    for inner in getattr(loader, "data_loader_l", ()):  # of Qlib's NestedDataLoader
+        yield from _loaders(inner)
+
+
+def _check_apart(dataset: Any) -> None:
+    """Refuse segments that share a time: a score on rows that were learned from is none."""
+    names = [name for name in ("train", "valid", "test") if name in dataset.segments]
+    times = {
+        name: _panel(dataset.prepare(name, col_set="feature", data_key=_INFER)).index.unique(level=0) for name in names
+    }
+    for i, later in enumerate(names):
+        for name in names[:i]:
+            if len(shared := times[name].intersection(times[later])):
+                raise LeakageError(
+                    f"`dataset` must have segments that share no time; got {len(shared)} of {later} in {name}, from "
+                    f"{shared.min()} to {shared.max()}. Let each begin after the one before it."
+                )
 
 
 def _columns(dataset: Any, segment: Any) -> pd.DataFrame:

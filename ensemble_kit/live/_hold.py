@@ -11,7 +11,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine
 
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError, JournalError
+from ensemble_kit.live.store import transaction
 
 __all__ = ["Hold"]
 
@@ -52,8 +53,8 @@ class Hold:
             )
 
     def _take_file(self, patience: float) -> bool:
-        database = self.engine.url.database
-        if not database or database == ":memory:":  # no other process can reach it
+        database = self._file_name()
+        if not database:  # in memory: no other process can reach it
             return True
         lock = FileLock(f"{database}.{self._digest.hex()[:12]}.lock", timeout=patience, poll_interval=_POLL)
         try:
@@ -63,12 +64,16 @@ class Hold:
         self._file = lock
         return True
 
+    @transaction
+    def _file_name(self) -> str:
+        """Return the one name of SQLite's file, whatever links and addresses lead there; "" in memory."""
+        with self.engine.connect() as connection:
+            name = connection.exec_driver_sql("PRAGMA database_list").all()[0].file  # main comes first
+        return os.path.realpath(name) if name else ""
+
     def _take_server(self, patience: float) -> bool:
         number = int.from_bytes(self._digest[:8], "big", signed=True)
-        pooled = self.engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()
-        connection.autocommit = True
+        connection = self._connect()
         until = time.monotonic() + patience
         while not _ask(connection, "SELECT pg_try_advisory_lock(%s)", number):
             if time.monotonic() >= until:
@@ -77,6 +82,21 @@ class Hold:
             time.sleep(_POLL)
         self._connection = connection
         return True
+
+    def _connect(self) -> Any:
+        """Return a connection of the driver's that no pool knows."""
+        driver: Any = self.engine.dialect.loaded_dbapi
+        try:
+            pooled = self.engine.raw_connection()
+        except driver.Error as error:
+            raise JournalError(
+                f"`journal` must be a database that answers; it does not ({' '.join(str(error).split())[:200]}). "
+                "Try again when it is back."
+            ) from error
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        connection.autocommit = True
+        return connection
 
     def check(self) -> None:
         """Raise where the server that keeps the lock is gone; a file's lock ends with this process alone."""
@@ -87,7 +107,7 @@ class Hold:
             _ask(self._connection, "SELECT 1")
         except driver.Error:
             self.release()
-            raise EnsembleKitError(
+            raise JournalError(
                 f"`account` must be held by this process; the connection that held {self.account!r} is lost. "
                 "Resume, when the database answers."
             ) from None

@@ -8,7 +8,7 @@ from ensemble_kit.exceptions import BrokerError, BrokerUnreachableError
 from ensemble_kit.live.journal import OPEN_STATES, Journal
 from ensemble_kit.live.orders import Broker, Order
 
-__all__ = ["agree", "send", "settle", "units_held"]
+__all__ = ["agree", "close_under_way", "send", "settle", "take_back", "units_held"]
 
 #: Our orders' names begin so (`client_order_id`).
 _OURS = "ek-"
@@ -45,7 +45,9 @@ def send(journal: Journal, broker: Broker, order: Order, now: pd.Timestamp) -> N
     journal.settle([], {order.client_id: "sent"})
 
 
-def settle(journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp, *, cancel: bool) -> None:
+def settle(
+    journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp, *, cancel: bool, keep: str | None = None
+) -> None:
     """Write down what became of the orders under way, and the fills.
 
     States are asked for before fills, so that an order that is "filled" has all of its fills.
@@ -56,6 +58,8 @@ def settle(journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp, *, 
         As the trader has them.
     cancel : bool
         Take back what is still open.
+    keep : str, default=None
+        The order that is not taken back.
 
     Raises
     ------
@@ -66,7 +70,7 @@ def settle(journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp, *, 
     for entry in journal.orders(states=OPEN_STATES):
         client_id = entry.order.client_id
         status = broker.status(client_id)
-        if status == "open" and cancel:
+        if status == "open" and cancel and client_id != keep:
             broker.cancel(client_id)
             status = broker.status(client_id)
             if status == "open":
@@ -84,6 +88,29 @@ def settle(journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp, *, 
             journal.add_event("broker", f"order {client_id} is {state}: it was never filled", at=now)
     if fills or states:
         journal.settle(fills, states)
+
+
+def close_under_way(journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp) -> str | None:
+    """Return the order that waits at the broker and closes just what is held; None where there is none.
+
+    While trading is halted it must not be taken back: no other would take its place.
+    """
+    settle(journal, broker, symbol, now, cancel=False)
+    held = units_held(broker, symbol)
+    for entry in journal.orders(states=["sent"]):
+        order = entry.order
+        filled = sum(fill.units for fill in journal.fills(since=order.decided_at) if fill.client_id == order.client_id)
+        if held != 0 and abs(order.units - filled + held) <= _ROUNDING * max(abs(held), 1.0):
+            return order.client_id
+    return None
+
+
+def take_back(broker: Broker, symbol: str, *, keep: str | None) -> float:
+    """Take our orders back but one, without a journal to say which they are; return the units that are held."""
+    for order in broker.open_orders():
+        if order.symbol == symbol and order.client_id.startswith(_OURS) and order.client_id != keep:
+            broker.cancel(order.client_id)
+    return units_held(broker, symbol)
 
 
 def agree(journal: Journal, broker: Broker, symbol: str, now: pd.Timestamp, *, adopt: bool) -> None:

@@ -247,23 +247,6 @@ class AlpacaBroker:
                 return found
             query["page_token"] = page[-1]["id"]
 
-    def is_open(self, symbol: str, now: pd.Timestamp) -> bool:  # noqa: ARG002
-        """Return whether the market is open by Alpaca's own clock.
-
-        Parameters
-        ----------
-        symbol : str
-            What is traded.
-        now : Timestamp
-            Not used.
-
-        Returns
-        -------
-        bool
-            Regular hours, half days and holidays included.
-        """
-        return bool(self._ask(self._client.get_clock)["is_open"])
-
     def _find(self, client_id: str) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = self._ask(lambda: self._client.get_order_by_client_id(client_id))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.live._kept import Kept
 from ensemble_kit.live.journal import Decision
 from ensemble_kit.live.rehearsal import rehearse
 from ensemble_kit.live.trader import Outcome, Trader
@@ -37,7 +38,7 @@ class ChampionWatch:
     waits for it; then they are swapped between two bars. Its first decisions are checked, too:
     where the model fails, asks for a position beyond the bounds, or says the same of each bar
     while the old one did not, the old one, which is kept until then, trades again from the next
-    bar on. Whenever a version fails, the registry's champion is rolled back to the version before,
+    bar on. Whenever a version fails, the registry's champion is rolled back to the version that trades,
     and the journal holds why.
 
     Parameters
@@ -62,8 +63,9 @@ class ChampionWatch:
     Notes
     -----
     A registry that does not answer changes nothing: the service goes on with the version it has,
-    and what could not be rolled back is, once it answers. A restart takes the champion as it
-    finds it: there is no old version to compare with then.
+    and what could not be rolled back is, once it answers. A copy of each version that takes over
+    is kept beside the journal: `ensemble-kit serve` begins with the version that decided last, and
+    a champion that came meanwhile is rehearsed beside that one.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ChampionWatch:
         self._first: list[Decision] = []
         self._most = 1.0
         self._said = ""
+        self._kept = Kept(trader.journal.engine)
 
     # ------------------------------------------------------------------ the thread
 
@@ -148,6 +151,7 @@ class ChampionWatch:
                 max_seconds=self.max_seconds,
             )
             old = (trader.model, trader.card, trader.version)
+            self._keep(version, model, card, beside=old[2])
 
             def swap() -> None:
                 trader.swap(model, card=card, version=version)
@@ -164,6 +168,12 @@ class ChampionWatch:
         return self._tell(
             "model", f"{version} takes over from {old[2]}; {1000 * passed.seconds:.1f} ms a bar in rehearsal"
         )
+
+    def _keep(self, version: str, model: Any, card: Any, *, beside: str) -> None:
+        try:
+            self._kept.keep(version, model, card, beside=beside)
+        except Exception as error:  # noqa: BLE001 - a full disk must not keep a version from trading
+            self._tell("error", f"no copy of {version} was kept: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------ the first predictions
 
@@ -220,7 +230,9 @@ class ChampionWatch:
         # Somebody may have named another champion meanwhile: that one has not failed.
         if aliases_of(self.name).get(CHAMPION) == number:
             try:
-                now = roll_back(self.name, why=f"version {number} failed in the live service: {why}")
+                # By number: where the alias was moved by hand, the champion before it is another one.
+                trades = int(self.trader.version.rpartition("/")[2])
+                now = roll_back(self.name, why=f"version {number} failed in the live service: {why}", to=trades)
                 self._tell("model", f"the registry's champion is version {now} again, instead of {number}")
             except EnsembleKitError as error:  # none before it: somebody must name one
                 self._tell("error", f"the registry's champion stays version {number}: {error}")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError, JournalError
+from ensemble_kit.live._due import next_close
 from ensemble_kit.live.journal import Decision, Journal
-from ensemble_kit.live.metrics import Metrics
+from ensemble_kit.live.metrics import Metrics, is_stale
 from ensemble_kit.live.trader import Outcome, Trader
 from ensemble_kit.sizing._directions import find_directions
 
@@ -22,6 +23,8 @@ __all__ = ["Desk", "Reader", "read_rows", "write_decision"]
 
 #: Bars between which a halt may come in while a long history is taken.
 _PIECE = 64
+#: Beside one whole bar: what a feed may be late by before it is called stale.
+_GRACE = pd.Timedelta(seconds=60)
 #: Messages that a reader of the stream may lag behind; a slower one is dropped.
 _LAG = 256
 #: Readers of the stream at once.
@@ -94,6 +97,7 @@ class Desk:
         self._waiting = 0
         self._opened = False
         self._start_equity: float | None = None
+        self._due: tuple[pd.Timestamp, str, pd.Timestamp] | None = None
         self.state: dict[str, Any] = {}
 
     # ------------------------------------------------------------------ the writer
@@ -221,6 +225,17 @@ class Desk:
         return zone
 
     def _publish(self, *, trouble: str = "") -> None:
+        try:
+            self.state = self._look(trouble)
+        except JournalError as error:
+            if not self.state:
+                raise
+            # A database that is down is shown, and does not hide what else went wrong.
+            self.state = {**self.state, "trouble": trouble or str(error)}
+        self._send({"event": "state", "state": self.state})
+
+    def _look(self, trouble: str) -> dict[str, Any]:
+        """Return what is published: plain values of the trader, its journal and the account."""
         trader = self.trader
         bar, latest, newest = pd.Timedelta(trader.card["bar"]), trader.latest, trader.journal.newest_bar()
         account: dict[str, float | None] = {"equity": None, "cash": None, "units": None}
@@ -236,7 +251,7 @@ class Desk:
         halted = trader.halted
         long, short = _directions(trader.card.get("classes") or [])
         close = None if newest is None else newest + bar
-        self.state = {
+        return {
             "symbol": trader.symbol,
             "version": trader.version,
             "broker": trader.broker.name,
@@ -248,13 +263,23 @@ class Desk:
             "short": short,
             "newest_bar": None if newest is None else _iso(newest, self._zone),
             "newest_close_seconds": None if close is None else close.timestamp(),
-            "stale_after": 2 * bar.total_seconds() + 60.0,
+            "due_seconds": None if newest is None else self._next_close(newest).timestamp(),
+            "stale_at_seconds": None if newest is None else (self._next_close(newest) + bar + _GRACE).timestamp(),
             "start_equity": self._start_equity,
             "account": account,
             "decision": None if latest is None else write_decision(latest, trader.card),
-            "model": {name.replace("_", " "): str(trader.card[name]) for name in _SHOWN if trader.card.get(name)},
+            "model": {
+                name.replace("_", " "): _in_words(bar) if name == "bar" else str(trader.card[name])
+                for name in _SHOWN
+                if trader.card.get(name)
+            },
         }
-        self._send({"event": "state", "state": self.state})
+
+    def _next_close(self, newest: pd.Timestamp) -> pd.Timestamp:
+        """Return when the bar after the newest should close, looked up once a bar."""
+        if self._due is None or self._due[:2] != (newest, self.trader.version):
+            self._due = newest, self.trader.version, next_close(newest, self.trader.card)
+        return self._due[2]
 
     def health(self) -> dict[str, Any]:
         """Return in a few words how the service is.
@@ -263,11 +288,12 @@ class Desk:
         -------
         dict
             `status` ("ready", "warming up", "halted" or "stale"), `symbol`, `version`,
-            `newest_bar`, `age_seconds` since its close, and why it is `halted`.
+            `newest_bar`, `age_seconds` since its close, and why it is `halted`. A market that is
+            closed sends no bars: nights, weekends and holidays are not stale.
         """
-        state = self.state
-        age = None if state["newest_close_seconds"] is None else time.time() - state["newest_close_seconds"]
-        late = age is not None and age > state["stale_after"]
+        state, now = self.state, time.time()
+        age = None if state["newest_close_seconds"] is None else now - state["newest_close_seconds"]
+        late = is_stale(state, now)
         status = "halted" if state["halted"] else "warming up" if not state["ready"] else "stale" if late else "ready"
         return {
             "status": status,
@@ -396,13 +422,23 @@ def read_rows(
 
 
 def _pieces(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """Cut a long table where it is in order: bars out of order are put into it all at once."""
+    """Put a long table in order and cut it, so that a halt may come in between."""
     if len(table) <= _PIECE or "timestamp" not in table:
         return [table]
     times = pd.to_datetime(table["timestamp"], utc=True, errors="coerce", format="ISO8601")
-    if times.isna().any() or not times.is_monotonic_increasing:
+    if times.isna().any():  # refused as a whole, with the row
         return [table]
+    table = table.iloc[times.argsort(kind="stable")]
     return [table.iloc[start : start + _PIECE] for start in range(0, len(table), _PIECE)]
+
+
+def _in_words(bar: pd.Timedelta) -> str:
+    """Return a length as people say it."""
+    for unit, seconds in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        n, rest = divmod(bar.total_seconds(), seconds)
+        if n and not rest:
+            return f"{n:g} {unit}{'s' if n > 1 else ''}"
+    return str(bar).removeprefix("0 days ")
 
 
 def _directions(classes: list[Any]) -> tuple[str | None, str | None]:

@@ -26,6 +26,7 @@ from ensemble_kit.live._tables import (
     utc,
 )
 from ensemble_kit.live.orders import Fill, Order
+from ensemble_kit.live.store import transaction
 
 __all__ = ["OPEN_STATES", "ORDER_STATES", "Decision", "Event", "Journal", "JournalOrder", "Refusal"]
 
@@ -130,7 +131,8 @@ class Event:
     at : Timestamp
         When, in UTC, by the trader's clock.
     kind : str
-        ``"halt"``, ``"release"``, ``"model"``, ``"broker"`` or ``"error"``.
+        ``"halt"``, ``"release"``, ``"model"``, ``"broker"``, ``"error"``, or ``"gap"``: bars are
+        missing inside a session.
     text : str
         What.
     """
@@ -155,12 +157,14 @@ class Journal:
     ------
     EnsembleKitError
         If the name is none.
+    JournalError
+        Here and by every method, if the database does not answer.
 
     Notes
     -----
     Each method is one transaction, and may be called again with the same arguments: a row that is
-    there already stays as it is. Times are written in UTC, those without a zone are read as UTC,
-    and all times come back in UTC.
+    there already stays as it is. One whose connection was lost is tried once more. Times are
+    written in UTC, those without a zone are read as UTC, and all times come back in UTC.
 
     Examples
     --------
@@ -186,7 +190,11 @@ class Journal:
         self.engine = engine
         self.account = account
         self._hold = Hold(engine, account)
-        METADATA.create_all(engine)
+        self._make_tables()
+
+    @transaction
+    def _make_tables(self) -> None:
+        METADATA.create_all(self.engine)
 
     # ------------------------------------------------------------------ whose it is
 
@@ -216,13 +224,14 @@ class Journal:
 
         Raises
         ------
-        EnsembleKitError
+        JournalError
             If the connection that held it is lost.
         """
         self._hold.check()
 
     # ------------------------------------------------------------------ bars
 
+    @transaction
     def add_bars(self, bars: pd.DataFrame, *, traded: bool) -> None:
         """Write bars down. Those of a time that is there already stay as they were.
 
@@ -279,18 +288,21 @@ class Journal:
             frame[name] = np.array([(row.others or {}).get(name) for row in rows], dtype=np.float64)
         return frame
 
+    @transaction
     def newest_bar(self) -> pd.Timestamp | None:
         """Return the time of the newest bar, None where there is none."""
         with self.engine.connect() as connection:
             time = connection.scalar(select(func.max(BARS.c.time)).where(BARS.c.account == self.account))
         return None if time is None else utc(time)
 
+    @transaction
     def n_bars(self) -> int:
         """Return how many bars there are."""
         with self.engine.connect() as connection:
             count = connection.scalar(select(func.count()).select_from(BARS).where(BARS.c.account == self.account))
         return int(count or 0)
 
+    @transaction
     def undecided(self) -> pd.Timestamp | None:
         """Return the time of the first bar to be traded on which nothing was decided; None where there is none."""
         decided = select(DECISIONS.c.time).where(DECISIONS.c.account == self.account)
@@ -301,6 +313,7 @@ class Journal:
             time = connection.scalar(wanted)
         return None if time is None else utc(time)
 
+    @transaction
     def add_refusal(
         self, time: pd.Timestamp, reason: str, *, at: pd.Timestamp, bar: Mapping[str, float | None]
     ) -> None:
@@ -347,6 +360,7 @@ class Journal:
 
     # ------------------------------------------------------------------ decisions
 
+    @transaction
     def add_decision(self, decision: Decision, order: Order | None = None) -> None:
         """Write down a decision, its order (as "new") and the account's equity, all of it or nothing.
 
@@ -417,6 +431,7 @@ class Journal:
         times = pd.DatetimeIndex(np.array([time for time, _ in known], dtype="M8[ns]"), tz="UTC", name="datetime")
         return pd.Series(np.array([value for _, value in known], dtype=np.float64), times, name="equity")
 
+    @transaction
     def opening_equity(self, start: pd.Timestamp) -> float | None:
         """Return the equity at the last close before a time; None where none is known.
 
@@ -446,6 +461,7 @@ class Journal:
 
     # ------------------------------------------------------------------ orders and fills
 
+    @transaction
     def add_order(self, order: Order) -> None:
         """Write down an order that no bar decided (a halt's), as "new".
 
@@ -457,6 +473,7 @@ class Journal:
         with self.engine.begin() as connection:
             _add(connection, ORDERS, [self._order_row(order)])
 
+    @transaction
     def orders(self, *, states: Collection[str] = ORDER_STATES, newest: int | None = None) -> list[JournalOrder]:
         """Return orders.
 
@@ -485,6 +502,7 @@ class Journal:
             for row in rows
         ]
 
+    @transaction
     def settle(self, fills: Sequence[Fill], states: Mapping[str, str]) -> None:
         """Write down fills and what became of orders, all of it or nothing.
 
@@ -529,6 +547,7 @@ class Journal:
             for row in self._rows(FILLS, since=since, newest=newest)
         ]
 
+    @transaction
     def units_filled(self) -> float:
         """Return the units that all fills add up to."""
         with self.engine.connect() as connection:
@@ -537,6 +556,7 @@ class Journal:
 
     # ------------------------------------------------------------------ events and settings
 
+    @transaction
     def add_event(self, kind: str, text: str, *, at: pd.Timestamp) -> None:
         """Write down something that a person may want to know of. Called again, it is there twice.
 
@@ -554,6 +574,7 @@ class Journal:
                 insert(EVENTS), {"account": self.account, "at": nanoseconds(at), "kind": kind, "text": text}
             )
 
+    @transaction
     def events(self, *, newest: int = 100) -> list[Event]:
         """Return events.
 
@@ -572,6 +593,7 @@ class Journal:
             rows = connection.execute(wanted).all()[::-1]
         return [Event(row.number, utc(row.at), row.kind, row.text) for row in rows]
 
+    @transaction
     def setting(self, name: str) -> Any:
         """Return what was set, None where nothing was.
 
@@ -589,6 +611,7 @@ class Journal:
         with self.engine.connect() as connection:
             return connection.scalar(wanted)
 
+    @transaction
     def set_setting(self, name: str, value: Any) -> None:
         """Set a value that a restart finds again.
 
@@ -620,6 +643,7 @@ class Journal:
             "state": "new",
         }
 
+    @transaction
     def _rows(
         self,
         table: Table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from ensemble_kit.sizing._payoffs import is_number
 __all__ = ["Limits"]
 
 _MAX_AGE = pd.Timedelta(minutes=5)
+#: What ages are told in, how many seconds it has, and below how many of it.
+_UNITS = (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 48), ("days", 86_400, math.inf))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,8 @@ class Limits:
         None for no limit.
     max_daily_loss : float or None
         Share of the session's opening equity: once so much is lost at a close, the position is
-        closed, and none is opened until the next session. None for no limit.
+        closed, whenever the bar closed, and none is opened until the next session. None for no
+        limit.
     market_hours : bool
         Send no order after a bar that closes outside the session. The session's last bar may: its
         order waits for the next open, as in the backtest.
@@ -124,20 +128,21 @@ class Limits:
         """
         if not np.isfinite(weight):
             raise EnsembleKitError(f"`weight` must be finite; got {weight}. Use 0 where nothing is known.")
-        no_order = self._no_order(_utc(bar_close), _utc(now), session)
-        if no_order is not None:
-            return held_weight, no_order
         lowest = equity if lowest_equity is None else min(equity, lowest_equity)
         if equity <= 0:
             return 0.0, "the account is ruined"
         if self.max_daily_loss is not None and lowest <= opening_equity * (1 - self.max_daily_loss):
             lost = 1 - lowest / opening_equity
             return 0.0, f"lost {lost:.2%} in this session; `max_daily_loss` is {self.max_daily_loss:.2%}"
+        no_order = self._no_order(_utc(bar_close), _utc(now), session)
+        if no_order is not None:
+            return held_weight, no_order
         return self._within(float(weight), equity, close)
 
     def _no_order(self, bar_close: pd.Timestamp, now: pd.Timestamp, session: str | Session) -> str | None:
         if self.max_age is not None and now - bar_close > self.max_age:
-            return f"no order: the bar closed {now - bar_close} ago; `max_age` is {self.max_age}"
+            age, oldest = _in_words(now - bar_close, up=True), _in_words(self.max_age)
+            return f"no order: the bar closed {age} ago; `max_age` is {oldest}"
         if self.market_hours and not _within_session(bar_close, session):
             return f"no order: the bar closed at {bar_close}, outside the session"
         return None
@@ -161,6 +166,13 @@ def _within_session(bar_close: pd.Timestamp, session: str | Session) -> bool:
     # The session's own close belongs to it, its open does not: a bar that closes then lies before it.
     times = session_times(pd.DatetimeIndex([bar_close - pd.Timedelta(1, "ns")]), session)
     return bool(0 <= times.minute[0] < times.length[0] and not times.holiday[0])
+
+
+def _in_words(length: pd.Timedelta, *, up: bool = False) -> str:
+    """Return a length of time in whole units, so that the same reason is the same text at the next bar."""
+    unit, seconds = next((u, s) for u, s, below in _UNITS if length.total_seconds() < s * below)
+    count = length.total_seconds() / seconds
+    return f"{math.ceil(count) if up else math.floor(count)} {unit}"
 
 
 def _utc(time: pd.Timestamp) -> pd.Timestamp:

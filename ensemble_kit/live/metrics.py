@@ -13,9 +13,27 @@ from sqlalchemy import func, select
 from ensemble_kit.live._tables import BARS, DECISIONS, FILLS, ORDERS
 from ensemble_kit.live.journal import ORDER_STATES, Journal
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "is_stale"]
 
 _FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+def is_stale(state: Mapping[str, Any], now: float) -> bool:
+    """Return whether bars are missing that the market should have sent by now.
+
+    Parameters
+    ----------
+    state : mapping
+        As `Desk.state`.
+    now : float
+        Seconds since 1970.
+
+    Returns
+    -------
+    bool
+        False in nights, weekends and holidays.
+    """
+    return state["stale_at_seconds"] is not None and now > state["stale_at_seconds"]
 
 
 class Metrics:
@@ -82,13 +100,21 @@ class Metrics:
         yield from self._counts()
         state = self._state()
         decision, account = state["decision"] or {}, state["account"]
-        age = None if state["newest_close_seconds"] is None else time.time() - state["newest_close_seconds"]
+        now, close, due = time.time(), state["newest_close_seconds"], state["due_seconds"]
         gauges = {
             "equity": ("The account's equity, in its currency", account["equity"]),
             "units": ("What is held", account["units"]),
             "position": ("Share of equity that was decided last, after limits", decision.get("position")),
             "position_wanted": ("Share of equity that the model asked for last", decision.get("wanted")),
-            "newest_bar_age_seconds": ("Since the newest bar's close", age),
+            "newest_bar_age_seconds": (
+                "Since the newest bar's close, closed markets included",
+                None if close is None else now - close,
+            ),
+            "overdue_seconds": (
+                "Since the next bar should have closed; 0 before, as in a closed market",
+                None if due is None else max(now - due, 0.0),
+            ),
+            "stale": ("1 where bars do not come though they should", float(is_stale(state, now))),
             "halted": ("1 while trading is halted", float(bool(state["halted"]))),
             "ready": ("1 once the model has decided", float(state["ready"])),
         }

@@ -187,14 +187,3 @@ class Broker(Protocol):
         since : Timestamp or None
             None for all of them.
         """
-
-    def is_open(self, symbol: str, now: pd.Timestamp) -> bool:
-        """Return whether the market takes orders now.
-
-        Parameters
-        ----------
-        symbol : str
-            What is traded.
-        now : Timestamp
-            The clock.
-        """

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ensemble_kit.exceptions import BrokerError
 from ensemble_kit.live.orders import AccountState, Fill, Order
+from ensemble_kit.live.store import transaction
 from ensemble_kit.sizing._account import CASH, FILL, HELD, RecordArray, advance, new_account
 from ensemble_kit.sizing.backtest import account_terms
 from ensemble_kit.sizing.costs import Costs
@@ -115,6 +116,8 @@ class PaperBroker:
         If a number is out of its range.
     BrokerError
         If the account is known, and trades something else or on other terms.
+    JournalError
+        Here and by every method, if the database does not answer.
 
     See Also
     --------
@@ -171,6 +174,7 @@ class PaperBroker:
             _META.create_all(engine)  # another process has made them in the meantime
         self._open()
 
+    @transaction
     def _open(self) -> None:
         """Find the account, or make it."""
         cash, held = new_account(1, self._terms.cash)
@@ -209,6 +213,7 @@ class PaperBroker:
 
     # ------------------------------------------------------------------ the market
 
+    @transaction
     def begin_bar(self, symbol: str, bar: pd.DataFrame) -> None:
         """Fill what is ordered at the bar's open, and mark its close.
 
@@ -283,6 +288,7 @@ class PaperBroker:
 
     # ------------------------------------------------------------------ the account
 
+    @transaction
     def account(self) -> AccountState:
         """Return cash, equity at the newest close, and what is held.
 
@@ -297,6 +303,7 @@ class PaperBroker:
         cash, units, mark = (float(part[0]) for part in (book.cash["amount"], book.held["units"], book.held["mark"]))
         return AccountState(cash + units * mark, cash, {self._symbol: units} if units != 0.0 else {})
 
+    @transaction
     def fills(self, symbol: str, since: pd.Timestamp | None) -> list[Fill]:
         """Return the fills from a time on, the oldest first.
 
@@ -334,6 +341,7 @@ class PaperBroker:
 
     # ------------------------------------------------------------------ orders
 
+    @transaction
     def submit(self, order: Order) -> None:
         """Let an order wait for the next bar. One whose `client_id` is known is the same: nothing happens.
 
@@ -386,6 +394,7 @@ class PaperBroker:
                 f"{order.units:g} at {order.reference:g}. Send none where there is nothing to trade."
             )
 
+    @transaction
     def status(self, client_id: str) -> str | None:
         """Return how an order stands.
 
@@ -404,6 +413,7 @@ class PaperBroker:
             row = connection.execute(self._orders(client_id=client_id)).one_or_none()
         return None if row is None else str(row.status)
 
+    @transaction
     def open_orders(self) -> list[Order]:
         """Return the order that waits for the next bar, if there is one.
 
@@ -416,6 +426,7 @@ class PaperBroker:
             rows = connection.execute(self._orders(status="open")).all()
         return [Order(row.client_id, self._symbol, _time(row.decided_at), row.units, row.reference) for row in rows]
 
+    @transaction
     def cancel(self, client_id: str) -> None:
         """Take an order back that waits; of any other, nothing happens.
 
@@ -428,23 +439,6 @@ class PaperBroker:
             self._take(connection)
             waiting = update(_ORDERS).filter_by(account=self._account, client_id=client_id, status="open")
             connection.execute(waiting, {"status": "cancelled"})
-
-    def is_open(self, symbol: str, now: pd.Timestamp) -> bool:  # noqa: ARG002 - as the protocol has it
-        """Return True: bars are its only clock, and hours are a matter of `Limits`.
-
-        Parameters
-        ----------
-        symbol : str
-            Whatever it is.
-        now : Timestamp
-            Whenever it is.
-
-        Returns
-        -------
-        bool
-            True.
-        """
-        return True
 
     # ------------------------------------------------------------------ the database
 

@@ -24,6 +24,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _SHORTEST = 16
 #: A body that takes longer than this holds its connection for nothing.
 _BODY_SECONDS = 30.0
+#: The kill switch never waits for a busy feeder: so often a second it may be pressed, whatever else is sent.
+_HALTS = 20.0
 _READS = ("GET", "HEAD")
 #: What says nothing of the account: the page as an empty sheet, its library, and whether the service is up.
 _PUBLIC = ("/", "/plotly.min.js", "/health")
@@ -142,15 +144,15 @@ class Guard:
     open_reads : bool
         Whether reads go without the token.
     changes_per_second : float
-        How often anything may be changed, twice as often at once.
+        How often anything may be changed, twice as often at once. `/halt` has a share of its own.
     """
 
     def __init__(
         self, app: ASGIApp, *, token: str, hosts: Iterable[str], open_reads: bool, changes_per_second: float
     ) -> None:
-        self._app = TrustedHostMiddleware(self._admit, allowed_hosts=[*hosts], www_redirect=False)
-        self._inner, self._token, self._open_reads = app, token.encode(), open_reads
+        self._hosts, self._inner, self._token, self._open_reads = [*hosts], app, token.encode(), open_reads
         self._bucket = Bucket(changes_per_second, burst=max(1, round(2 * changes_per_second)))
+        self._halts = Bucket(_HALTS, burst=round(2 * _HALTS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or let it through."""
@@ -163,7 +165,24 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, send_guarded)
+        known = False
+
+        async def admit(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal known
+            known = True
+            await self._admit(scope, receive, send)
+
+        async def hold(message: Message) -> None:
+            if known:  # Starlette's own refusal is plain text
+                await send_guarded(message)
+
+        await TrustedHostMiddleware(admit, allowed_hosts=self._hosts, www_redirect=False)(scope, receive, hold)
+        if not known:
+            host = Headers(scope=scope).get("host", "")[:100]
+            why = (
+                f"`Host` must be a name of this service; got {host!r}. Call it by its address, or start it with --host."
+            )
+            await JSONResponse({"detail": why}, 400)(scope, receive, send_guarded)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -194,7 +213,8 @@ class Guard:
             raise RefusedError(
                 401, "`Authorization` must be `Bearer <token>`, with this service's token.", WWW_Authenticate="Bearer"
             )
-        if not reads and (wait := self._bucket.take()):
+        bucket = self._halts if scope["path"] == "/halt" else self._bucket
+        if not reads and (wait := bucket.take()):
             raise RefusedError(429, "Too many requests; send several bars in one.", Retry_After=str(math.ceil(wait)))
 
     def knows(self, authorization: str) -> bool:

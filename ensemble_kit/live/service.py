@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ensemble_kit.exceptions import BrokerError, EnsembleKitError
+from ensemble_kit.exceptions import BrokerError, EnsembleKitError, JournalError
 from ensemble_kit.live.champion import ChampionWatch
 from ensemble_kit.live.trader import Trader
 from ensemble_kit.tracking.intake import MAX_ROWS
@@ -80,7 +80,7 @@ def create_app(
     max_body : int, default=8388608
         Bytes that a request's body may have.
     changes_per_second : float, default=20.0
-        How often anything may be changed, on average.
+        How often anything may be changed, on average; a halt has a share of its own.
 
     Returns
     -------
@@ -145,7 +145,8 @@ async def _keep_syncing(desk: Desk) -> None:
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
-    status = 502 if isinstance(error, BrokerError) else getattr(error, "status", 422)
+    known = {BrokerError: 502, JournalError: 503}
+    status = next((code for kind, code in known.items() if isinstance(error, kind)), getattr(error, "status", 422))
     headers = getattr(error, "headers", None)
     if isinstance(error, BusyError):
         status, headers = 429, {"Retry-After": "1"}
@@ -251,6 +252,12 @@ def _plain(row: dict[str, Any], desk: Desk) -> dict[str, Any]:
 def _add_changes(app: FastAPI, desk: Desk, watch: ChampionWatch | None, max_body: int) -> None:
     @app.post("/bars")
     async def bars(request: Request) -> Response:
+        if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+            raise RefusedError(
+                415,
+                f"`Content-Encoding` must be identity; got {coding[:50]!r}. Send the bars as they are.",
+                Accept_Encoding="identity",
+            )
         body = await read_body(request, max_body)
         table = await asyncio.to_thread(_read_table, body, request.headers.get("content-type", ""))
         outcomes = await desk.take(table)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, exc, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError, JournalError
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "transaction"]
 
 _BACKENDS = ("sqlite", "postgresql")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def open_store(url: str | Path) -> Engine:
@@ -49,23 +52,59 @@ def open_store(url: str | Path) -> Engine:
     """
     try:
         address = make_url(str(url) if "://" in str(url) else f"sqlite:///{url}")
-    except ArgumentError:
+    except exc.ArgumentError:
         raise EnsembleKitError(f"`journal` must be {_WANTED}; got an address that cannot be read.") from None
     if address.get_backend_name() not in _BACKENDS:
         raise EnsembleKitError(f"`journal` must be {_WANTED}; got {address.render_as_string()}.")
     try:
-        engine = create_engine(address)
+        # A server that was started anew has cut the connections that wait in the pool: they are tried first.
+        engine = create_engine(address, pool_pre_ping=address.get_backend_name() == "postgresql")
         if address.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
-    except (SQLAlchemyError, ImportError) as error:
-        why = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+    except (exc.SQLAlchemyError, ImportError) as error:
         raise EnsembleKitError(
-            f"`journal` must be a database that answers; {address.render_as_string()} does not ({why}). "
+            f"`journal` must be a database that answers; {address.render_as_string()} does not ({_why(error)}). "
             "Start it, or take a file: sqlite:///live.db."
         ) from None
     return engine
+
+
+def transaction(method: Callable[P, R]) -> Callable[P, R]:
+    """Make a method that is one transaction, and may be repeated, try once more where its connection was lost.
+
+    Parameters
+    ----------
+    method : callable
+        Called again with the same arguments, it leaves what is there as it is.
+
+    Returns
+    -------
+    callable
+        It raises `JournalError` where the database does not answer, or does not do what it is asked.
+    """
+
+    @functools.wraps(method)
+    def _tried(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            try:
+                return method(*args, **kwargs)
+            except exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return method(*args, **kwargs)
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            raise JournalError(
+                f"`journal` must be a database that answers; it does not ({_why(error)}). What it has is kept. "
+                "Try again when it is back."
+            ) from error
+
+    return _tried
+
+
+def _why(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error).split())[:200]
 
 
 _WANTED = "a file, sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from ensemble_kit.exceptions import BrokerError, EnsembleKitError
+from ensemble_kit.exceptions import BrokerError, EnsembleKitError, JournalError
 from ensemble_kit.live._forecasts import Forecast, Forecaster, in_zone
-from ensemble_kit.live._settling import agree, send, settle, units_held
+from ensemble_kit.live._settling import agree, close_under_way, send, settle, take_back, units_held
 from ensemble_kit.live.gate import Verdict, closes_at, judge_bars, read_bars_sent
 from ensemble_kit.live.journal import Decision, Journal
 from ensemble_kit.live.limits import Limits
@@ -49,12 +49,16 @@ class Outcome:
         Why it was refused, or is history; of one that was taken, its decision's.
     decision : Decision or None
         Of a bar that was taken, or of a duplicate that was decided on before.
+    missing : int
+        Of a bar that was taken: how many bars of its session, and of the one before it, never came.
+        The journal has an event "gap" of them.
     """
 
     time: pd.Timestamp
     status: str
     reason: str | None = None
     decision: Decision | None = None
+    missing: int = 0
 
 
 class Trader:
@@ -104,6 +108,9 @@ class Trader:
     Where the broker cannot be reached or the model fails, the bar's decision says so and orders
     nothing; a refused order is "rejected". Either way the next bar decides anew, from what the
     broker then holds.
+
+    While trading is halted, each bar's position is 0 and no limit is asked: a closing order that
+    waits for the market stays, and one that is not there, or not of the right size, is sent.
 
     One thread at a time may use it, and one process an account.
 
@@ -167,6 +174,10 @@ class Trader:
         self.trade_from = trade_from
         self.clock = clock
         self._resumed = self._cut_off = False
+        # A halt that the journal could not be told, and what it has sent: known here until it can be.
+        self._halted: str | None = None
+        self._unrecorded: Order | None = None
+        self._newest: tuple[pd.Timestamp, float] | None = None  # bar's time and close
 
     # ------------------------------------------------------------------ what it is and knows
 
@@ -193,7 +204,7 @@ class Trader:
     @property
     def halted(self) -> str | None:
         """Why trading is halted, None where it is not."""
-        reason: str | None = self.journal.setting(_HALTED)
+        reason: str | None = self._halted or self.journal.setting(_HALTED)
         return reason
 
     # ------------------------------------------------------------------ begin and end
@@ -217,12 +228,16 @@ class Trader:
             If the broker cannot be reached, or holds what the journal cannot explain.
         """
         self.journal.acquire()
+        self._record_halt()
         newest, latest, halted, now = self.journal.newest_bar(), self.latest, self.halted, self.clock()
-        settle(self.journal, self.broker, self.symbol, now, cancel=halted is not None)
+        keep = close_under_way(self.journal, self.broker, self.symbol, now) if halted is not None else None
+        settle(self.journal, self.broker, self.symbol, now, cancel=halted is not None, keep=keep)
         agree(self.journal, self.broker, self.symbol, now, adopt=adopt)
         if latest is not None and latest.version != self.version:
             self.journal.add_event("model", f"{latest.version} is followed by {self.version}", at=now)
         cut_off = self.journal.undecided()
+        if newest is not None:
+            self._newest = newest, float(self.journal.bars(newest=1)["close"].iloc[0])
         for entry in self.journal.orders(states=["new"]):
             if cut_off is None and entry.order.decided_at == newest and not self._too_old(newest, now):
                 send(self.journal, self.broker, entry.order, now)
@@ -311,9 +326,12 @@ class Trader:
             )
         if self._cut_off:  # by an error; one that is still there comes again
             self.resume()
-        self._cut_off = True
-        self.journal.check_held()
-        self._cut_off = False
+        try:
+            self.journal.check_held()
+        except JournalError:  # its connection was cut: whoever had the account since, the journal knows what was done
+            self._cut_off = True
+            self.resume()
+        self._record_halt()
         bars = read_bars_sent(sent, self.card, symbol=self.symbol)
         if bars.empty:
             return []
@@ -327,6 +345,7 @@ class Trader:
             card=self.card,
             now=now,
             trade_from=trade_from,
+            before=self.journal.bars(until=bars.index[0] - pd.Timedelta(1, "ns"), newest=1),
         )
         history = [verdict.row for verdict in verdicts if verdict.status == "place"]
         if history:
@@ -346,30 +365,43 @@ class Trader:
         if verdict.status == "duplicate":
             return Outcome(time, "duplicate", None, next(iter(self.journal.decisions(since=time, until=time)), None))
         self._cut_off = True
+        if verdict.missing:
+            before = f"{verdict.missing} bar(s) of the session are missing before {time}; it was taken without them"
+            self.journal.add_event("gap", before, at=now)
         self.journal.add_bars(bar, traded=True)
         decision = self._trade(bar.set_axis(pd.DatetimeIndex([time], name="datetime")))
         self._cut_off = False
-        return Outcome(time, "taken", decision.reason, decision)
+        return Outcome(time, "taken", decision.reason, decision, verdict.missing)
 
     def _trade(self, bar: pd.DataFrame) -> Decision:
         """Decide on a bar that is written down, and send what was decided."""
-        now, account, trouble = self.clock(), None, None
+        now, account, trouble, keep = self.clock(), None, None, None
+        halted, self._newest = self.halted, (bar.index[0], float(bar["close"].iloc[0]))
         try:
             self.broker.begin_bar(self.symbol, bar)
-            settle(self.journal, self.broker, self.symbol, now, cancel=True)
+            if halted is not None:
+                keep = close_under_way(self.journal, self.broker, self.symbol, now)
+            settle(self.journal, self.broker, self.symbol, now, cancel=True, keep=keep)
             account = self.broker.account()
         except BrokerError as error:
             trouble = f"the broker does not answer: {error}"
-        decision, order = self._decide(bar, account, trouble, now)
+        decision, order = self._decide(bar, account, trouble, now, halted=halted, closes=keep is not None)
         self.journal.add_decision(decision, order)
         if order is not None:
             send(self.journal, self.broker, order, now)
         return decision
 
     def _decide(
-        self, bar: pd.DataFrame, account: AccountState | None, trouble: str | None, now: pd.Timestamp
+        self,
+        bar: pd.DataFrame,
+        account: AccountState | None,
+        trouble: str | None,
+        now: pd.Timestamp,
+        *,
+        halted: str | None,
+        closes: bool,
     ) -> tuple[Decision, Order | None]:
-        """Return what to hold after a bar, and the order that leads there."""
+        """Return what to hold after a bar, and the order that leads there, unless one that `closes` is on its way."""
         time, close = bar.index[0], float(bar["close"].iloc[0])
         said = self._forecaster.forecast(bar, self.journal)
         if said.failure is not None:
@@ -377,11 +409,15 @@ class Trader:
         if trouble is not None:
             self.journal.add_event("broker", f"bar {time}: {trouble}", at=now)
         allowed, reason = self._allow(said, bar, account, trouble, now)
+        if halted is not None and account is not None:  # no limit keeps a position open
+            allowed, reason = 0.0, f"halted: {halted}"
         units, order = None, None
         if account is not None:
             units = account.units.get(self.symbol, 0.0)
+            if halted is not None:
+                order = self._order(self.journal.account, time, -units, close) if units != 0 and not closes else None
             # As much as is held is no order, whatever rounding makes of it.
-            if allowed is not None and account.equity > 0 and allowed != units * close / account.equity:
+            elif allowed is not None and account.equity > 0 and allowed != units * close / account.equity:
                 size = order_units(allowed, account.equity, close, units, self.lot_size, self.min_trade)
                 order = self._order(self.journal.account, time, size, close) if size != 0 else None
         decision = Decision(
@@ -405,13 +441,12 @@ class Trader:
         time, close = bar.index[0], float(bar["close"].iloc[0])
         if account is None:
             return None, trouble
-        halted = self.halted
-        if halted is None and said.wanted is None:
+        if said.wanted is None:
             return None, said.failure
         worth = account.units.get(self.symbol, 0.0) * close
         opening, lowest = self._equity_of_session(time, account.equity)
-        allowed, reason = self.limits.allow(
-            0.0 if halted is not None else float(said.wanted or 0.0),
+        return self.limits.allow(
+            said.wanted,
             equity=account.equity,
             opening_equity=opening,
             lowest_equity=lowest,
@@ -422,7 +457,6 @@ class Trader:
             # A day's bar closes when its day does, whatever the market's hours.
             session="day" if pd.Timedelta(self.card["bar"]) >= _DAY else session_of(self.card),
         )
-        return allowed, f"halted: {halted}" if reason is None and halted is not None else reason
 
     def _order(self, account: str, time: pd.Timestamp, units: float, close: float) -> Order:
         return Order(client_order_id(account, self.symbol, time), self.symbol, time, units, close)
@@ -496,8 +530,12 @@ class Trader:
     def halt(self, reason: str) -> None:
         """Stop trading until `release`, through restarts: cancel what is open, close what is held.
 
-        That trading is halted is written down before anything else. What cannot be closed now is
-        closed at the next bar, or when the service starts again.
+        That trading is halted is known here before anything else, and written down next. Where the
+        journal cannot be written, orders are taken back and the position is closed nevertheless,
+        every later decision is 0, and what was done is written down at the next bar for which the
+        journal answers; a restart before that knows nothing of the halt, and refuses to begin
+        where a closing order is at the broker. What cannot be closed now is closed at the next
+        bar, or when the service starts again.
 
         Parameters
         ----------
@@ -508,25 +546,56 @@ class Trader:
         ------
         BrokerError
             If the broker cannot be reached; trading is halted nevertheless.
+        JournalError
+            If the journal cannot be written; trading is halted in memory.
         """
-        self.journal.set_setting(_HALTED, str(reason) or "no reason given")
-        self.journal.add_event("halt", str(reason), at=self.clock())
-        if self._resumed:
-            self._flatten()
+        self._halted = str(reason) or "no reason given"
+        try:
+            self._record_halt()
+            closing = self._closing_order() if self._resumed else None
+        except JournalError as error:
+            done = self._flatten_unrecorded() if self._resumed else "nothing was open"
+            raise JournalError(
+                f"halted in memory; the journal could not be written, {done}. It is written at the next bar, or halt "
+                f"again when the database answers: {error.__cause__ or error}"
+            ) from error
+        if closing is not None:
+            send(self.journal, self.broker, closing, self.clock())
 
     def release(self) -> None:
         """Trade again, from the next bar on."""
+        self._record_halt()
         if self.halted is not None:
             self.journal.set_setting(_HALTED, None)
             self.journal.add_event("release", "trading goes on", at=self.clock())
 
+    def _record_halt(self) -> None:
+        """Write down a halt that is known here alone, and what it has sent."""
+        if self._halted is not None:
+            self.journal.set_setting(_HALTED, self._halted)
+            self.journal.add_event("halt", self._halted, at=self.clock())
+            self._halted = None
+        if self._unrecorded is not None:
+            self.journal.add_order(self._unrecorded)
+            self._unrecorded = None
+
     def _flatten(self) -> None:
-        """Take back what is open, and order the opposite of what is held, under a name not used before."""
+        """Take back what is open, and order the opposite of what is held."""
+        order = self._closing_order()
+        if order is not None:
+            send(self.journal, self.broker, order, self.clock())
+
+    def _closing_order(self) -> Order | None:
+        """Take back what is open; return the order that closes what is held, written down under a name of its own.
+
+        None where nothing is held, or such an order waits already.
+        """
         now, newest = self.clock(), self.journal.bars(newest=1)
-        settle(self.journal, self.broker, self.symbol, now, cancel=True)
+        keep = close_under_way(self.journal, self.broker, self.symbol, now)
+        settle(self.journal, self.broker, self.symbol, now, cancel=True, keep=keep)
         held = units_held(self.broker, self.symbol)
-        if held == 0 or newest.empty:  # before its first bar it has bought nothing
-            return
+        if keep is not None or held == 0 or newest.empty:  # before its first bar it has bought nothing
+            return None
         used = {entry.order.client_id for entry in self.journal.orders()}
         for attempt in itertools.count(1):
             account = f"{self.journal.account}/halt/{attempt}"
@@ -534,4 +603,23 @@ class Trader:
             if order.client_id not in used:
                 break
         self.journal.add_order(order)
-        send(self.journal, self.broker, order, now)
+        return order
+
+    def _flatten_unrecorded(self) -> str:
+        """Do at the broker what `_flatten` does, without a journal, and say what came of it."""
+        if self._newest is None:
+            return "nothing was open"
+        last = self._unrecorded
+        try:
+            # Pressed again, it is the same order: one that was not answered may be on its way.
+            if last is not None and self.broker.status(last.client_id) not in {None, "open"}:
+                last = None
+            held = take_back(self.broker, self.symbol, keep=None if last is None else last.client_id)
+            if held == 0:
+                return "nothing is held any more"
+            name = client_order_id(f"{self.journal.account}/halt", self.symbol, self.clock())
+            self._unrecorded = last or Order(name, self.symbol, self._newest[0], -held, self._newest[1])
+            self.broker.submit(self._unrecorded)
+        except EnsembleKitError as error:
+            return f"and the position could not be closed ({error})"
+        return "orders were taken back and the position is being closed"

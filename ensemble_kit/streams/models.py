@@ -11,8 +11,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import validate_data
 
 from ensemble_kit.ensemble import WalkForwardVotingClassifier
-from ensemble_kit.streams.rows import Rows
+from ensemble_kit.streams.rows import SPARE, Rows
 from ensemble_kit.streams.transformers import Chain
+from ensemble_kit.streams.trial import check_reach
 from ensemble_kit.targets import LOG_FLOOR, place_columns, predict_log_proba
 from ensemble_kit.validation import lookback
 
@@ -103,7 +104,7 @@ class _Voting:
 
 def _needed(model: Any, history: Rows) -> Rows:
     reach = lookback(model)
-    return history if reach is None else history.tail(reach + 1)
+    return history if reach is None else history.tail(reach + SPARE)
 
 
 class _Newest:
@@ -144,16 +145,25 @@ class _Asked:
         self._panel = _fitted_on_panel(estimator)
         if self._reach is None:
             slow.append(type(estimator).__name__)
+        else:
+            tried = history.tail(self._reach + SPARE)
+            check_reach(estimator, self._reach, tried, self._proba(tried), self._proba)
 
     def update(self, rows: Rows | None) -> FloatArray:
         if rows is not None:
             seen = self._seen.then(rows) if self._reach != 0 else rows
             self._seen = seen.tail(None if self._reach is None else self._reach + 1)
-        table = self._seen.table()
+        return self._ask(self._seen)[-1:]
+
+    def _proba(self, rows: Rows) -> FloatArray:
+        return np.exp(self._ask(rows))
+
+    def _ask(self, rows: Rows) -> FloatArray:
+        table = rows.table()
         if self._panel and isinstance(table, pd.DataFrame):
             # One instrument's rows as the panel that the model was fitted on would have them.
             table = table.set_axis(pd.MultiIndex.from_product([table.index, ["one"]]), axis=0)
-        return predict_log_proba(self._estimator, table, self._classes)[-1:]
+        return predict_log_proba(self._estimator, table, self._classes)
 
 
 def _fitted_on_panel(estimator: Any) -> bool:

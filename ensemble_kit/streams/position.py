@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ensemble_kit.bars import PRICES, check_bars
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.streams.models import FloatArray, start_model
-from ensemble_kit.streams.rows import Layout, Rows
+from ensemble_kit.streams.rows import Layout, Rows, not_numbers
 
 __all__ = ["Answer", "PositionStream"]
 
@@ -64,7 +64,8 @@ class PositionStream:
     BarsError
         If the history cannot be used.
     EnsembleKitError
-        If the model reads other instruments at the same time, or steps hand on no numbers.
+        If the model reads other instruments at the same time, steps hand on no numbers, or a part
+        says something else of the newest rows when it gets no more of the past than it states.
 
     Warns
     -----
@@ -128,6 +129,12 @@ class PositionStream:
         self._broken = None
         return self.last
 
+    def __reduce__(self) -> NoReturn:
+        raise EnsembleKitError(
+            f"`stream` must be begun on history, not copied or pickled; got the one at {self.last.time}. "
+            "Store the model and the bars, and call `model.stream(bars)`."
+        )
+
     def _checked(self, bar: pd.DataFrame) -> pd.DataFrame:
         """Return the bar with its columns in order; refuse one that cannot be next."""
         _check_frame(bar, "bar")
@@ -176,6 +183,11 @@ def _check_frame(frame: Any, name: str) -> None:
     elif not len(frame) or not frame.index.is_monotonic_increasing or not frame.index.is_unique:
         raise BarsError(
             f"`{name}` must have rows with unique times in order; got {len(frame)} row(s). Use `.sort_index()`."
+        )
+    if wrong := not_numbers(frame):
+        raise BarsError(
+            f"`{name}` must hold numbers to be streamed; got columns {wrong}. Encode them before the bars reach the "
+            "model, or fit it without them."
         )
 
 

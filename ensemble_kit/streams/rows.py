@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from ensemble_kit.exceptions import EnsembleKitError
 
-__all__ = ["Layout", "Rows"]
+__all__ = ["SPARE", "Layout", "Rows", "not_numbers"]
+
+#: Rows beyond those needed that a part is begun on: what it is tried on before it is believed.
+SPARE = 64
 
 
 class Layout:
@@ -44,10 +47,33 @@ class Layout:
             self.columns = output.columns
             self.dtypes = output.dtypes if len(set(output.dtypes)) > 1 else None
         if np.ndim(output) != 2 or np.asarray(output).dtype.kind not in "fiub":
+            wrong = f" with {told}" if isinstance(output, pd.DataFrame) and (told := not_numbers(output)) else ""
             raise EnsembleKitError(
-                f"`model` must hand on dense tables of numbers from step to step to be streamed; {step!r} hands on "
-                f"{type(output).__name__} of shape {np.shape(output)}. Let it return numbers."
+                f"`model` must hand on dense tables of numbers from step to step to be streamed; {type(step).__name__} "
+                f"hands on {type(output).__name__} of shape {np.shape(output)}{wrong}. Let it return numbers."
             )
+
+
+def not_numbers(frame: pd.DataFrame) -> str:
+    """Return the columns that keep a frame from being a table of numbers, for messages.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Any.
+
+    Returns
+    -------
+    str
+        Their names and types; empty where there is none.
+    """
+    if frame.to_numpy().dtype.kind in "fiub":
+        return ""
+    return ", ".join(
+        f"{name!r} ({dtype})"
+        for name, dtype in frame.dtypes.items()
+        if not (isinstance(dtype, np.dtype) and dtype.kind in "fiu")
+    )
 
 
 class Rows:

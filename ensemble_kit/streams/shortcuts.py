@@ -11,14 +11,11 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import RobustScaler, StandardScaler
 
-from ensemble_kit.streams.rows import Rows
+from ensemble_kit.streams.rows import SPARE, Rows
 
 __all__ = ["Shortcut", "shortcut"]
 
 Shortcut = Callable[[NDArray[Any]], NDArray[Any]]
-
-# Rows that a shortcut is tried on before it is believed.
-_TRIED_ON = 64
 
 
 def shortcut(step: Any, rows: Rows) -> Shortcut | None:
@@ -45,7 +42,7 @@ def shortcut(step: Any, rows: Rows) -> Shortcut | None:
     made = _made(step)
     if made is None or rows.layout.dtypes is not None or rows.values.dtype.kind != "f":
         return None
-    known = rows.tail(_TRIED_ON)
+    known = rows.tail(SPARE)
     holes = np.array(known.values)
     holes[::3, ::2] = np.nan
     with np.errstate(all="ignore"):

@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing
 
 from ensemble_kit.streams.rows import Layout, Rows
 from ensemble_kit.streams.shortcuts import shortcut
+from ensemble_kit.streams.trial import check_reach
 from ensemble_kit.validation import lookback
 
 __all__ = ["Chain", "Step", "start_transformer"]
@@ -222,10 +223,12 @@ class _Windowed:
     def start(cls, step: Any, history: Rows, slow: list[str]) -> tuple[_Windowed, Rows]:
         output = step.transform(history.table())
         layout = Layout(output, step)
-        begun = cls(step, history, layout)
+        begun, output = cls(step, history, layout), np.asarray(output)
         if begun._reach is None:
             slow.append(type(step).__name__)
-        return begun, history.become(np.asarray(output), layout)
+        elif begun._shortcut is None:  # which is arithmetic of single rows
+            check_reach(step, begun._reach, history, output, lambda rows: step.transform(rows.table()))
+        return begun, history.become(output, layout)
 
     def update(self, rows: Rows) -> Rows:
         if self._shortcut is not None:

@@ -139,11 +139,11 @@ def welcome(name: str, version: int, alias: str | None) -> None:
         give(name, CHALLENGER if alias is None else alias, version)
 
 
-def step_back(name: str, *, why: str) -> int:
-    """Return the champion's name to the version before it, which is returned."""
+def step_back(name: str, *, why: str, to: int | None = None) -> int:
+    """Return the champion's name to the version before it, or to another one that is named, which is returned."""
     client = mlflow.MlflowClient()
     aliases = aliases_of(name)
-    now, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+    now, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS) if to is None else known_version(name, to)
     if previous is None or previous == now:
         raise TrackingError(
             f"`name` must have a champion before the present one to go back to; {name} has none "
@@ -156,7 +156,8 @@ def step_back(name: str, *, why: str) -> int:
         client.delete_model_version_tag(name, str(now), _REPLACED)
     before = client.get_model_version(name, str(previous)).tags.get(_REPLACED)
     if before is None:
-        client.delete_registered_model_alias(name, PREVIOUS)
+        if PREVIOUS in aliases:
+            client.delete_registered_model_alias(name, PREVIOUS)
     else:
         give(name, PREVIOUS, int(before))
     return previous

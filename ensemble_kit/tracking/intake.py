@@ -11,7 +11,7 @@ import pandas as pd
 
 from ensemble_kit.bars import PRICES, check_bars, instrument_codes, pack_index
 from ensemble_kit.exceptions import BarsError, TrackingError
-from ensemble_kit.sessions import Session, session_times
+from ensemble_kit.sessions import Session, check_daily_times, session_times
 
 __all__ = ["MAX_ROWS", "admit", "check_terms", "intake_terms", "read_table", "session_of"]
 
@@ -60,6 +60,11 @@ def intake_terms(model: Any, bars: pd.DataFrame, *, session: str | Session = "da
         + 1, or 500 where every earlier row counts, but no more than an instrument had in
         training), and until when the model has seen (`seen_until`: its last bar).
 
+    Raises
+    ------
+    BarsError
+        If the session is unknown or needs a zone, or daily bars lie outside of it (midnight in UTC).
+
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
@@ -69,6 +74,7 @@ def intake_terms(model: Any, bars: pd.DataFrame, *, session: str | Session = "da
     >>> terms["bar"], terms["fills_session"], terms["max_missing"], terms["tz"]
     ('0 days 00:05:00', True, 0.05, 'UTC')
     """
+    check_daily_times(bars.index, session)
     bar, _ = _bar_length(bars, session)
     between = _missing(bars, bar, session, to_edges=False)
     to_edges = _missing(bars, bar, session, to_edges=True)
@@ -184,7 +190,7 @@ def read_table(table: pd.DataFrame, card: Mapping[str, Any]) -> pd.DataFrame:
     ------
     BarsError
         If columns are missing or unknown, times are no times, or with a zone where training had
-        none, or there are more than `MAX_ROWS`.
+        none, or no dates where it had dates for sessions, or there are more than `MAX_ROWS`.
     """
     check_terms(card)
     if not isinstance(table, pd.DataFrame):
@@ -198,6 +204,7 @@ def read_table(table: pd.DataFrame, card: Mapping[str, Any]) -> pd.DataFrame:
     # What was never known in training stays unknown: the model expects the column.
     bars = table[card["columns"]].astype(np.float64).reindex(columns=card["layout"])
     keys: list[Any] = [_parse_times(table["timestamp"], card["tz"])]
+    _check_dates(keys[0], card)
     if "instrument" in table:
         keys.append(table["instrument"].where(table["instrument"].isna(), table["instrument"].astype(str)))
     bars.index = keys[0] if len(keys) == 1 else pd.MultiIndex.from_arrays(keys)
@@ -249,6 +256,13 @@ def _parse_times(column: pd.Series[Any], tz: str | None) -> pd.DatetimeIndex:
             "Leave the zone out, on the clock of the training bars."
         )
     return index if tz is None else index.tz_convert(tz)
+
+
+def _check_dates(times: pd.DatetimeIndex, card: Mapping[str, Any]) -> None:
+    """Refuse clock times where training had dates, each of which stood for an exchange's session."""
+    clock = times[times.notna() & (times != times.normalize())]
+    if card["tz"] is None and card["session"] != "day" and len(clock):
+        raise BarsError(f"`timestamp` must be a date, as in training; got {clock[0]}. Write '{clock[0].date()}'.")
 
 
 def _check_known(bars: pd.DataFrame, card: Mapping[str, Any]) -> None:

@@ -242,7 +242,7 @@ def promote(
     return Promotion(name, number, over, promoted, said, comparison, n_earlier)
 
 
-def roll_back(name: str, *, why: str = "") -> int:
+def roll_back(name: str, *, why: str = "", to: int | None = None) -> int:
     """Give the champion's name back to the version before it.
 
     Parameters
@@ -251,6 +251,9 @@ def roll_back(name: str, *, why: str = "") -> int:
         The registered model's name.
     why : str, default=""
         The reason, for the record.
+    to : int, default=None
+        Another version to go back to, such as the one that a service trades with; None for the
+        champion before this one, which is another where the alias was moved by hand.
 
     Returns
     -------
@@ -260,14 +263,14 @@ def roll_back(name: str, *, why: str = "") -> int:
     Raises
     ------
     TrackingError
-        If there is no such model, or no version before its champion.
+        If there is no such model or version, or no version before its champion.
 
     Notes
     -----
     Again and again it goes back along the champions that came after one another, to the first; a
     version that was promoted more than once counts once.
     """
-    return step_back(name, why=why)
+    return step_back(name, why=why, to=to)
 
 
 def set_challenger(name: str, version: int | str) -> int:

@@ -14,7 +14,7 @@ from provider_server import session_bars
 from ensemble_kit.bars import check_bars
 from ensemble_kit.datasets import make_bars, read_bars
 from ensemble_kit.datasets.providers import _patience
-from ensemble_kit.datasets.providers._answers import key_from, refusal
+from ensemble_kit.datasets.providers._answers import key_from, refusal, without_keys
 from ensemble_kit.datasets.providers._patience import Pace
 from ensemble_kit.datasets.providers.fetch import Patience, fetch_bars
 from ensemble_kit.datasets.providers.report import drop_repeated, report_bars
@@ -120,8 +120,12 @@ def test_holes_in_sessions_and_symbols_without_bars_are_said_in_one_warning() ->
         ({"source": "iex"}, "`source` must be one of alpaca, polygon, qlib, schwab, yahoo, or a provider; got 'iex'."),
         ({"symbols": []}, "`symbols` must be one name, or several that differ; got []."),
         ({"symbols": ["A", "A"]}, "`symbols` must be one name, or several that differ; got ['A', 'A']."),
-        ({"bar": "1w"}, "`bar` must be a time of at most one day; got '1w'."),
-        ({"bar": "soon"}, "`bar` must be a time of at most one day; got 'soon'."),
+        ({"bar": "1w"}, "`bar` must be a time of one second to one day, with its unit; got '1w'."),
+        ({"bar": "soon"}, "`bar` must be a time of one second to one day, with its unit; got 'soon'."),
+        ({"bar": "5"}, "`bar` must be a time of one second to one day, with its unit; got '5'."),
+        ({"bar": 3_600_000_000_000}, "a time of one second to one day, with its unit; got 3600000000000."),
+        ({"start": "01/02/2022"}, "`start` must be a time; got '01/02/2022'. Write '2022-01-03', say."),
+        ({"end": 20220201}, "`end` must be a time; got 20220201."),
         ({"bar": "2min"}, "`bar` must not be 2min; got 2min."),
         ({"start": "then"}, "`start` must be a time; got 'then'."),
         ({"end": "NaT"}, "`end` must be a time; got 'NaT'."),
@@ -131,7 +135,7 @@ def test_holes_in_sessions_and_symbols_without_bars_are_said_in_one_warning() ->
 )
 def test_what_cannot_be_fetched_is_said(change, said) -> None:
     asked = {"source": Held(), "symbols": "SPY", "bar": "1min", "start": "2022-01-01", "end": "2022-02-01"} | change
-    with pytest.raises(BarsError if "a time of at most" in said else ProviderError, match=re.escape(said)):
+    with pytest.raises(BarsError if "a time of one second" in said else ProviderError, match=re.escape(said)):
         fetch_bars(**asked)
 
 
@@ -142,6 +146,8 @@ def test_what_is_no_bar_frame_is_refused_by_name() -> None:
         fetch_bars(Held(SPY=bars), "SPY", "5min", "2022-11-01", "2022-12-01")
     with pytest.raises(ProviderError, match="held must give times in UTC for bars of 0 days 00:05:00"):
         fetch_bars(Held(SPY=bars.tz_localize(None)), "SPY", "5min", "2022-11-01", "2022-12-01")
+    with pytest.raises(ProviderError, match=r"held must give a DataFrame; got NoneType\. Mend the provider's `fetch`"):
+        fetch_bars(Held(SPY=None), "SPY", "5min", "2022-11-01", "2022-12-01")
     with pytest.raises(ProviderError, match=re.escape("held must give open, high, low, close, volume; missing volume")):
         fetch_bars(Held(SPY=bars.drop(columns="volume")), "SPY", "5min", "2022-11-01", "2022-12-01")
 
@@ -177,6 +183,13 @@ def test_retry_after_is_honoured_as_seconds_and_as_a_date(time) -> None:
     assert time[1] == pytest.approx(30, abs=3)
     assert Patience().ask(Failing(1, refusal(429, "", who="it", retry_after="soon")), "it") == "bars"
     assert time[2] == 1
+
+
+@pytest.mark.parametrize("zone", ["", " -0000", " GMT", " +0000"])
+def test_a_date_to_come_back_at_is_in_gmt_whatever_its_zone(zone) -> None:
+    soon = pd.Timestamp.now("UTC") + pd.Timedelta("30s")
+    error = refusal(503, "", who="it", retry_after=f"{soon:%a, %d %b %Y %H:%M:%S}{zone}")
+    assert error.retry_after == pytest.approx(30, abs=3)
 
 
 @pytest.mark.parametrize(
@@ -240,11 +253,32 @@ def test_a_refused_key_is_not_repeated_even_if_the_server_does(monkeypatch, stat
     assert not isinstance(error, TryAgainError)
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "S3cr3t+/Key==",
+        "S3cr3t%2B%2FKey%3D%3D",
+        "S3cr3t%2b/Key%3d%3d",
+        "S3cr3t%252B%252FKey%253D%253D",
+        r"S3cr3t+\/Key==",
+    ],
+)
+def test_a_key_is_blotted_out_however_it_is_spelt(monkeypatch, spelt) -> None:
+    monkeypatch.setenv("IT_KEY", "S3cr3t+/Key==")
+    assert without_keys(f"https://it/?key={spelt}&n=1 S3cr3t+/Key==, not S3cr3t", "IT_KEY") == (
+        "https://it/?key=***&n=1 ***, not S3cr3t"
+    )
+
+
 def test_a_missing_key_is_named(monkeypatch) -> None:
     monkeypatch.delenv("IT_KEY", raising=False)
     monkeypatch.setenv("OTHER_KEY", " ")
-    with pytest.raises(ProviderError, match=r"`IT_KEY` must be set in the environment to your it key; got none\."):
+    with pytest.raises(ProviderError, match="`IT_KEY` must be set in the environment") as caught:
         key_from("IT_KEY", "OTHER_KEY", who="it")
+    assert str(caught.value) == (
+        "`IT_KEY` must be set in the environment to your it key; got none. "
+        "Run `read -rs IT_KEY && export IT_KEY` and type it in: it then stands in no history and no script."
+    )
 
 
 # --------------------------------------------------------------------------- report
@@ -330,6 +364,12 @@ def test_a_panel_is_reported_by_instrument_and_reads_well() -> None:
         "prices unknown    0\n"
         "outside sessions  0"
     )
+
+
+@pytest.mark.parametrize("bar", ["5", "1e3", 5, "5ns"])
+def test_a_bar_without_a_unit_is_no_length(bar) -> None:
+    with pytest.raises(BarsError, match="`bar` must be a time of one second to one day, with its unit; got"):
+        report_bars(session_bars("2022-11-23"), bar)
 
 
 def test_a_report_needs_bars() -> None:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from provider_server import KEY_ID, PLANTED, SECRET, ProviderServer, session_bars
 
 from ensemble_kit.datasets import make_bars, read_bars
+from ensemble_kit.datasets.providers import fetch
 from ensemble_kit.datasets.providers._cache import BarCache
 from ensemble_kit.datasets.providers.alpaca import Alpaca
 from ensemble_kit.datasets.providers.fetch import fetch_bars
 from ensemble_kit.datasets.providers.request import Request
-from ensemble_kit.exceptions import ProviderError
+from ensemble_kit.exceptions import BarsError, ProviderError
 
 DAYS = ("2022-11-21", "2022-11-22", "2022-11-23", "2022-11-25", "2022-11-28")
 
@@ -153,6 +154,42 @@ def test_a_restated_history_is_fetched_anew(held, tmp_path, earlier) -> None:
     assert len(held.asked) == 3
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_volumes_of_two_scales_are_not_joined(held, tmp_path, earlier) -> None:
+    get(held, tmp_path, "2022-11-22", "2022-11-26")
+    corrected = held.bars.copy()
+    corrected["volume"] *= np.where(np.arange(len(corrected)) == 270, 3.0, 1.01)  # late trades, one block among them
+    held.bars = corrected
+    get(held, tmp_path, "2022-11-22", "2022-11-27")
+    held.bars = corrected.assign(volume=corrected["volume"] * 4)
+    wider = ("2022-11-20", "2022-11-26") if earlier else ("2022-11-22", "2022-12-01")
+    with pytest.warns(UserWarning, match="SPY: its cached history was restated, so it was fetched anew"):
+        got = get(held, tmp_path, *wider)
+    same(got, held.bars[:276] if earlier else held.bars[78:])
+
+
+def test_a_bad_print_is_not_kept(held, tmp_path) -> None:
+    sound = held.bars
+    held.bars = sound.copy()
+    held.bars.iloc[30, 1] = held.bars.iloc[30, 2] / 2
+    with pytest.raises(BarsError, match="`SPY from held` must have high >= low"):
+        get(held, tmp_path)
+    held.bars = sound
+    same(get(held, tmp_path), sound)
+
+
+def test_a_bad_print_that_was_kept_is_fetched_anew(held, tmp_path, monkeypatch) -> None:
+    sound = held.bars
+    held.bars = sound.copy()
+    held.bars.iloc[30, 1] = held.bars.iloc[30, 2] / 2
+    monkeypatch.setattr(fetch, "check_bars", lambda bars, **_: bars)
+    get(held, tmp_path)
+    monkeypatch.undo()
+    held.bars = sound
+    with pytest.warns(UserWarning, match="could not be used, so it was fetched anew"):
+        same(get(held, tmp_path), sound)
+
+
 def test_adjustments_are_kept_apart(held, tmp_path) -> None:
     get(held, tmp_path)
     raw = Held(held.bars * 2, adjustment="none")
@@ -258,8 +295,9 @@ def test_an_empty_answer_is_not_cached(held, tmp_path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_said(held, tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ProviderError, match=r"`cache` must be a folder that can be written to; got '.*Not a directory"):
+    with pytest.raises(ProviderError, match=r"`cache` must be a folder that can be written to; got '.*File exists"):
         get(held, tmp_path / "file")
+    assert held.asked == []  # before an hour of pages, not after
 
 
 def test_many_at_once_leave_whole_files(held, tmp_path) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 
 import pandas as pd
+import provider_server
 import pytest
 from provider_server import (
     PLANTED,
@@ -193,3 +194,33 @@ def test_the_key_is_nowhere(server, waits, caplog, tmp_path, fault) -> None:
     said += [str(vars(record)) for record in caplog.records]
     assert caplog.records
     assert not [key for key in PLANTED if key in "\n".join(said)]
+
+
+def endless(fresh):
+    """Answer with one page after the other: always the same one, or each another."""
+
+    def route(server, asked):
+        status, page = provider_server.polygon(server, asked)
+        page["next_url"] = f"https://api.polygon.io{asked.path}?cursor={len(server.asked) if fresh else 0}"
+        return status, page
+
+    return route
+
+
+def test_a_page_that_names_itself_is_the_last(server, waits, caplog) -> None:
+    server.routes = dict.fromkeys(server.routes, endless(fresh=False))
+    with pytest.raises(
+        ProviderError, match="Polygon must name a new page after each; it named the same one twice"
+    ) as caught:
+        fetch_bars(quick(server), "SPY", "5min", *SPAN)
+    assert (len(server.asked), waits) == (2, [])
+    assert not [key for key in PLANTED if key in "\n".join(everything_said(caught.value))]
+
+
+def test_pages_without_end_end_with_the_time(server, monkeypatch) -> None:
+    monkeypatch.setattr(_patience, "_clock", lambda: 3.0 * len(server.asked))  # three seconds a page
+    server.routes = dict.fromkeys(server.routes, endless(fresh=True))
+    with pytest.raises(ProviderError, match=r"polygon must give all pages within 20 s; it still has more\.") as caught:
+        fetch_bars(quick(server), "SPY", "5min", *SPAN, patience=Patience(tries=1, seconds=20))
+    assert len(server.asked) == 7
+    assert not [key for key in PLANTED if key in "\n".join(everything_said(caught.value))]

@@ -145,7 +145,7 @@ def test_a_panel_by_name_with_the_halt_as_nan(folder, monkeypatch):
     panel = fetch_bars("qlib", ["SH600000", "SZ000001"], "1d", "2020-01-01", "2020-12-31")
     assert panel.shape == (100, 6)
     assert int(panel["close"].isna().sum()) == 3
-    assert panel.attrs["adjustment"] == "splits and dividends"
+    assert panel.attrs["adjustment"] == "not stated"
 
 
 def test_fields_of_other_lengths(folder):
@@ -259,3 +259,19 @@ def test_qlib_is_not_imported(folder):
         "assert 'qlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_an_adjustment_is_stated_where_there_is_a_factor(folder):
+    dump(folder / "features" / "sh600000", pd.DataFrame({"factor": np.ones(60)}), 0)
+    span = ("1D", "2020-01-01", "2020-12-31")
+    adjusted = {
+        str(names): fetch_bars(QlibFolder(folder), names, *span).attrs["adjustment"]
+        for names in ("SH600000", "SZ000001", ["SH600000", "SZ000001"], ["SZ000001", "SH600000"])
+    }
+    assert [*adjusted.values()] == ["splits and dividends", "not stated", "not stated", "not stated"]
+
+
+@pytest.mark.parametrize("symbol", ["..", ".", "../features/sh600000", "sh600000/..", "/etc"])
+def test_a_folder_elsewhere_is_no_instrument(folder, symbol):
+    with pytest.raises(ProviderError, match="`symbols` must be in the Qlib folder; got "):
+        QlibFolder(folder).check(request(symbol))

@@ -262,3 +262,19 @@ def test_frames_of_other_kinds(name, variant):
 def test_a_vwap_that_is_no_number():
     with pytest.raises(BarsError, match="`bars` must have numeric prices and volumes; got vwap of"):
         IndicatorFeatures().stream().update(walk().assign(vwap="1.0"))
+
+
+@pytest.mark.parametrize("make", [IndicatorFeatures, ICTFeatures])
+def test_dates_of_an_exchange(make):
+    bars = make_bars(300, bar="1D", random_state=0)
+    bars.index = pd.bdate_range("2022-01-03", periods=300)
+    features = make(session="XNYS").fit(bars)
+    same_bits(in_parts(features, bars, range(1, 300, 7), restart=True), features.transform(bars))
+
+
+def test_daily_bars_that_are_instants_are_refused():
+    bars = make_bars(300, bar="1D", random_state=0)
+    bars.index = pd.bdate_range("2022-01-03", periods=300, tz="UTC")
+    with pytest.raises(BarsError, match="`bars` of a day must be given as dates for session='XNYS'"):
+        IndicatorFeatures(session="XNYS").fit(bars)
+    IndicatorFeatures(("rsi",), session="XNYS").fit(bars)  # which knows no sessions

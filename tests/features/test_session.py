@@ -218,6 +218,31 @@ def test_a_stream_has_the_bits_of_the_whole(name):
     np.testing.assert_array_equal(np.concatenate(rows), features.transform(frame))
 
 
+@pytest.mark.parametrize("session", ["XNYS", "CMES", NEW_YORK])
+def test_a_stream_of_dates_has_the_bits_of_the_whole(session):
+    index = pd.date_range("2022-10-28", "2023-01-10", freq="D")  # with weekends and holidays
+    frame = pd.DataFrame({"close": 1.0}, index=index)
+    features = SessionFeatures(session, include=ALL).fit(frame)
+    stream, clock, times = features.stream(), SessionClock(session), session_times(index, session)
+    for t in range(len(index)):
+        np.testing.assert_array_equal(stream.update(frame.iloc[[t]])[0], features.transform(frame)[t])
+        now = clock.times(index[[t]], index[[t]].as_unit("ns").asi8)
+        assert all(getattr(now, name)[0] == getattr(times, name)[t] for name in vars(times))
+    with pytest.raises(BarsError, match="naive ones that are no dates, 2023-01-11 09:30:00 say"):
+        stream.update(at("2023-01-11 09:30", tz=None))
+
+
+def test_daily_bars_are_dates_and_no_instants():
+    days = pd.bdate_range("2022-01-03", periods=10)
+    columns = SessionFeatures("XNYS").fit_transform(pd.DataFrame({"x": 0.0}, index=days))
+    assert columns[:5, 2].tolist() == [0, 0.25, 0.5, 0.75, 1.0]
+    assert set(columns[:, 0]) == {0.0}
+    with pytest.raises(
+        BarsError, match=r"^`bars` of a day must be given as dates for session='XNYS'; got 2022-01-03 00"
+    ):
+        SessionFeatures("XNYS").fit(pd.DataFrame({"x": 0.0}, index=days.tz_localize("UTC")))
+
+
 def test_a_day_is_looked_up_once(monkeypatch):
     asked = []
     monkeypatch.setattr(

@@ -81,6 +81,24 @@ def main(data):
     handler = DataHandlerLP(instruments="walk", data_loader=LOADER, learn_processors=[])
     dataset = DatasetH(handler, {"train": ("2022-01-03", "2022-12-30")})
     tree = LGBMWindowClassifier(3, n_estimators=5)
+
+    def loading(fields, *, nested=False):
+        loader = {"class": "QlibDataLoader", "module_path": "qlib.data.dataset.loader"}
+        label = ["Ref($close, -2) / Ref($close, -1) - 1"]
+        if nested:
+            loaders = [loader | {"kwargs": {"config": {"feature": fields}}}]
+            loaders.append(loader | {"kwargs": {"config": {"label": label}}})
+            loader = {"class": "NestedDataLoader", "module_path": "qlib.data.dataset.loader"}
+            loader["kwargs"] = {"dataloader_l": loaders}
+        else:
+            loader["kwargs"] = {"config": {"feature": fields, "label": label}}
+        segments = {"train": ("2022-01-03", "2022-11-30"), "test": ("2022-12-01", "2022-12-30")}
+        return DatasetH(DataHandlerLP(instruments="walk", data_loader=loader, learn_processors=[]), segments)
+
+    causal = ClassifierModel(tree)
+    causal.fit(loading(["$close / Ref($close, 5)"], nested=True))
+    found["horizon of nested loaders"] = causal.horizon_
+    peeking = ["$close / Ref($close, 5)", "Ref($close,-2)/Ref($close,-1)-1", "Delta($open, -1)"]
     found["refused"] = {
         "ahead": refused(lambda: QlibFeatures(["$open", *EXPRESSIONS[3:5]]).fit(few)),
         "resampled": refused(lambda: QlibFeatures(["TResample($close, '1W', 'last')"]).fit(few)),
@@ -94,6 +112,18 @@ def main(data):
         "instrument": refused(lambda: features.transform(other)),
         "no bars": refused(lambda: qlib_bars("walk", "2030-01-01")),
         "horizon": refused(lambda: ClassifierModel(tree, horizon=1).fit(dataset)),
+        "handler": refused(lambda: ClassifierModel(tree).fit(loading(peeking))),
+        "nested handler": refused(lambda: ClassifierModel(tree).fit(loading(peeking, nested=True))),
+        "handler at prediction": refused(lambda: causal.predict(loading(peeking[1:2]))),
+        "no such column": refused(lambda: QlibFeatures(["$nope"]).fit(few).transform(few)),
+        "no such column nor instrument": refused(lambda: QlibFeatures(["$nope"]).fit(other).transform(other)),
+        "no such instrument": refused(lambda: qlib_bars(["W00", "ZZZ", "YYY"])),
+        "no such market": refused(lambda: qlib_bars("csi9")),
+        "no such frequency": refused(lambda: qlib_bars("walk", freq="7min")),
+        "no such frequency, features": refused(lambda: QlibFeatures(["$close"], freq="7min").fit(few).transform(few)),
+        "part of a window ahead": refused(lambda: QlibFeatures(["EMA($close,-0.5)"]).fit(few)),
+        "text as a window": refused(lambda: QlibFeatures(["Ref($close,'-1')"]).fit(few)),
+        "part of a window": refused(lambda: QlibFeatures(["Ref($close,1.5)"]).fit(few).transform(few)),
     }
     # A longer horizon than the label's is only more careful.
     careful = ClassifierModel(tree, horizon=5)

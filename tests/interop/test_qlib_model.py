@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 from qlib_folder import N_INSTRUMENTS, daily_panel
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, SGDClassifier
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, TimeSeriesSplit
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -221,7 +224,8 @@ def test_a_configuration_builds_what_python_would(frame):
 
 PURGE = (
     "`estimator` must leave out the 2 bars that the label looks ahead wherever it splits its rows; got {}. "
-    "Give WalkForwardSplit `purge=2`, models that stop early `validation_purge=2`."
+    "Give `cv` a WalkForwardSplit with `purge=2`, models of this package that stop early `validation_purge=2`, and let "
+    "no other stop early."
 )
 TREE = LGBMWindowClassifier(2, n_estimators=2)
 
@@ -239,7 +243,26 @@ def voting(**parameters):
         (SizedClassifier(TREE, cv=WalkForwardSplit(2, purge=0)), "cv__purge=0"),
         (SizedClassifier(TREE), "cv=None"),
         (make_pipeline(StandardScaler(), voting()), "walkforwardvotingclassifier__cv=None"),
-        (GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=3), "cv=None"),
+        (GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=3), "cv=3"),
+        (
+            GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=KFold(3, shuffle=True)),
+            "cv=KFold(n_splits=3, random_state=None, shuffle=True)",
+        ),
+        (
+            make_pipeline(CalibratedClassifierCV(LogisticRegression(), cv=TimeSeriesSplit(3, gap=2))),
+            "calibratedclassifiercv__cv=TimeSeriesSplit(gap=2, max_train_size=None, n_splits=3, test_size=None)",
+        ),
+        (CalibratedClassifierCV(LogisticRegression(), cv=[([0, 1], [2])]), "cv=[([0, 1], [2])]"),
+        (
+            LogisticRegressionCV(cv=StratifiedKFold(shuffle=True, random_state=0)),
+            "cv=StratifiedKFold(n_splits=5, random_state=0, shuffle=True)",
+        ),
+        (SizedClassifier(voting(cv=WalkForwardSplit(2, purge=2)), cv=4), "cv=4"),
+        (HistGradientBoostingClassifier(early_stopping=True), "early_stopping=True"),
+        (HistGradientBoostingClassifier(), "early_stopping='auto'"),
+        (make_pipeline(MLPClassifier(early_stopping=True)), "mlpclassifier__early_stopping=True"),
+        (SGDClassifier("log_loss", early_stopping=True), "early_stopping=True"),
+        (GradientBoostingClassifier(n_iter_no_change=5), "n_iter_no_change=5"),
         (LGBMWindowClassifier(2, validation_fraction=0.2, validation_purge=1), "validation_purge=1"),
         (
             WalkForwardVotingClassifier(
@@ -253,6 +276,47 @@ def test_estimators_that_purge_less_than_the_label_looks_ahead(frame, estimator,
     with pytest.raises(LeakageError) as raised:
         ClassifierModel(estimator, horizon=2).fit(dataset_of(frame))
     assert str(raised.value) == PURGE.format(told)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=WalkForwardSplit(2, purge=2)),
+        SizedClassifier(voting(cv=WalkForwardSplit(2, purge=2))),
+        HistGradientBoostingClassifier(early_stopping=False, max_iter=2),
+        # It stops early by the loss of what it learns from: no row is set aside.
+        HistGradientBoostingClassifier(early_stopping=True, validation_fraction=None, max_iter=2),
+        GradientBoostingClassifier(n_estimators=2),
+        LGBMWindowClassifier(2, n_estimators=2, validation_fraction=0.2, validation_purge=2),
+    ],
+)
+def test_estimators_that_split_no_row_or_purge_enough(frame, estimator):
+    filled = frame.fillna({column: 0.0 for column in frame if column[0] == "feature"})
+    assert scores(ClassifierModel(estimator, horizon=2), dataset_of(filled)).between(-1, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"test": ("2022-07-01", "2022-07-04")}, "2 of test in train, from 2022-07-01 00:00:00 to 2022-07-04 00:00:00"),
+        ({"test": SEGMENTS["valid"]}, "35 of test in valid, from 2022-08-15 00:00:00 to 2022-09-30 00:00:00"),
+        (
+            {"valid": ("2022-07-29", "2022-09-30")},
+            "1 of valid in train, from 2022-07-29 00:00:00 to 2022-07-29 00:00:00",
+        ),
+        ({"train": (None, None)}, "35 of valid in train, from 2022-08-15 00:00:00 to 2022-09-30 00:00:00"),
+    ],
+)
+def test_segments_that_share_a_time(frame, change, told):
+    with pytest.raises(LeakageError) as raised:
+        window_model().fit(dataset_of(frame, SEGMENTS | change))
+    assert str(raised.value) == (
+        f"`dataset` must have segments that share no time; got {told}. Let each begin after the one before it."
+    )
+
+
+def test_a_test_segment_may_be_still_to_come(frame):
+    window_model().fit(dataset_of(frame, SEGMENTS | {"test": ("2030-01-01", "2030-12-31")}))
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ def test_nothing_looks_ahead(found):
 
 
 AHEAD = "`fields` must look at their own bar and earlier ones; got 'Mean(Ref($close, -3), 5)' (3 ahead), "
+PEEKING = (
+    "`dataset` features must look at their own bar and earlier ones; got 'Ref($close,-2)/Ref($close,-1)-1' (2 ahead), "
+    "'Delta($open, -1)' (1 ahead). What looks ahead is a label: give it to Qlib's handler as one."
+)
+WINDOW = "`fields` must have whole numbers as windows, or shares between 0 and 1 for EMA; got '{}'. "
 EXPECTED = {
     "ahead": ("LeakageError", AHEAD + "'Delta($close, -1)' (1 ahead). What looks ahead is a label: "),
     "resampled": ("EnsembleKitError", "`fields` must not resample; got \"TResample($close, '1W', 'last')\": "),
@@ -58,6 +63,30 @@ EXPECTED = {
     "instrument": ("BarsError", "`X` must have instruments that Qlib's provider knows; got NOPE (1 such instruments)"),
     "no bars": ("BarsError", "`instruments` must have bars from 2030-01-01 to None; Qlib has none of 'walk'. Widen"),
     "horizon": ("LeakageError", "`horizon` must be at least 2, as far as the label Ref($close, -2) / Ref($close, -1)"),
+    "handler": ("LeakageError", PEEKING),
+    "nested handler": ("LeakageError", PEEKING),
+    "handler at prediction": ("LeakageError", PEEKING.partition(", 'Delta")[0] + ". What looks ahead"),
+    "no such column": (
+        "EnsembleKitError",
+        "`fields` must be of columns that Qlib's provider has; got ['$nope'], and it",
+    ),
+    "no such column nor instrument": (
+        "EnsembleKitError",
+        "`fields` must be of columns that Qlib's provider has; got [",
+    ),
+    "no such instrument": ("BarsError", "`instruments` must have bars from None to None; Qlib has none of ZZZ, YYY. "),
+    "no such market": (
+        "BarsError",
+        "`instruments` and `freq` must be those of Qlib's provider folder; got 'csi9' and ",
+    ),
+    "no such frequency": (
+        "BarsError",
+        "`instruments` and `freq` must be those of Qlib's provider folder; got 'walk' a",
+    ),
+    "no such frequency, features": ("EnsembleKitError", "`fields` must be what Qlib can compute at freq='7min'; got "),
+    "part of a window ahead": ("EnsembleKitError", WINDOW.format("EMA($close,-0.5)")),
+    "text as a window": ("EnsembleKitError", "`fields` must have whole numbers as windows, or shares between 0 and 1 "),
+    "part of a window": ("EnsembleKitError", "`fields` must be what Qlib can compute at freq='day'; got ['Ref($close,"),
 }
 
 
@@ -71,6 +100,7 @@ def test_what_is_refused(found, case):
 def test_refusals_are_all_looked_at(found):
     assert found["refused"].keys() == EXPECTED.keys()
     assert found["horizon"] == 5
+    assert found["horizon of nested loaders"] == 2
     message = "`qlib` must be started before its data are read; got none. Call "
     message += "`qlib.init(provider_uri=..., kernels=1)` first."
     assert found["not started"] == found["not started, features"] == ("EnsembleKitError", message)

@@ -16,7 +16,7 @@ class Exchange:
     def __init__(self):
         self.lock = threading.Lock()
         self.orders, self.activities, self.units = {}, [], 0.0
-        self.price, self.cash, self.open, self.blocked = 100.0, 100_000.0, True, False
+        self.price, self.cash, self.blocked = 100.0, 100_000.0, False
         self.faults, self.seen = [], []
         self.cut_after_taking = False
         self.delay = 0.0
@@ -76,8 +76,6 @@ class Exchange:
             side = "long" if self.units > 0 else "short"
             held = [{"symbol": "SPY", "qty": str(self.units), "side": side}]
             return 200, held if self.units else []
-        if path == "/v2/clock":
-            return 200, {"is_open": self.open}
         if path == "/v2/orders" and method == "POST":
             return self.take(body)
         if path == "/v2/orders":

@@ -137,12 +137,6 @@ def test_fills_come_in_pages_and_from_a_time_on(broker, exchange):
     assert broker.fills("QQQ", None) == []
 
 
-def test_the_market_is_open_by_alpacas_clock(broker, exchange):
-    assert broker.is_open("SPY", AT)
-    exchange.open = False
-    assert not broker.is_open("SPY", AT)
-
-
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [

@@ -1,10 +1,14 @@
 """A new champion in a real registry: taken over between bars, or refused and rolled back."""
 
+import argparse
+
 import mlflow
 import pytest
 from service_parts import AUTH, BARS, TOKEN, Clock, TestClient, fit, open_trader, rows
 
+from ensemble_kit.cli import serve
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.live._kept import Kept
 from ensemble_kit.live.champion import ChampionWatch
 from ensemble_kit.live.rehearsal import rehearse
 from ensemble_kit.live.service import create_app
@@ -197,6 +201,134 @@ def test_a_roll_back_waits_for_the_registry_and_spares_a_third_version(store, tm
         crown_again(BETTER)  # somebody names another one meanwhile
         assert client.post("/model").json()["version"] == "SPY/2"
     assert aliases_of("SPY")["champion"] == BETTER
+
+
+def test_an_alias_moved_by_hand_goes_back_to_the_version_that_trades(store, tmp_path):
+    service = Service(tmp_path)
+    with service.client() as client:
+        crown_again(BETTER)
+        client.post("/model")
+        assert service.post(client, 5) == ["SPY/2"] * 5
+        mlflow.MlflowClient().set_registered_model_alias("SPY", "champion", str(CONSTANT))
+        assert client.post("/model").json()["version"] == "SPY/2"
+        assert "the registry's champion is version 2 again, instead of 3" in service.events()
+        assert client.post("/model").json()["said"] == "SPY/2 goes on"
+    assert aliases_of("SPY")["champion"] == BETTER
+    assert aliases_of("SPY")["previous_champion"] == FIRST
+    assert history("SPY")["event"].iloc[-1] == "rolled back"
+    assert history("SPY")["version"].iloc[-1] == BETTER
+
+
+# ------------------------------------------------------------------------------ a start
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Return what starts the command and hands over its application, as often as it is called."""
+    BARS.iloc[:850].to_parquet(tmp_path / "history.parquet")
+    monkeypatch.setenv("ENSEMBLE_KIT_TOKEN", TOKEN)
+    for name, value in serve._REQUESTS.items():
+        monkeypatch.setenv(name, value)
+    before = mlflow.get_tracking_uri()
+
+    def start(*more):
+        apps = []
+
+        def hold(server, sockets):
+            sockets[0].close()
+            apps.append(server.config.app)
+
+        monkeypatch.setattr("uvicorn.Server.run", hold)
+        parser = argparse.ArgumentParser()
+        serve.add_to(parser.add_subparsers())
+        given = ["--name", "SPY", "--journal", f"sqlite:///{tmp_path}/live.db", "--port", "0"]
+        options = parser.parse_args(["serve", *given, "--history", str(tmp_path / "history.parquet"), *more])
+        options.run(options)
+        return apps[0]
+
+    yield start
+    mlflow.set_tracking_uri(before)
+
+
+def decide(app, row):
+    """Send a bar, and return what was decided; the bars are old, so that nothing is ordered."""
+    with TestClient(app, base_url="http://127.0.0.1", headers=AUTH) as client:
+        said = client.post("/bars", json=rows(row, row + 1)).json()["outcomes"][0]["decision"]
+        return said, client.get("/events").json()
+
+
+@pytest.mark.parametrize("lost", ["registry", "files", "version"])
+def test_a_start_goes_on_with_the_version_that_decided_last(store, started, tmp_path, monkeypatch, models, lost):
+    assert decide(started("--version", "1"), 850)[0]["version"] == "SPY/1"
+    more = ["--version", str(BETTER)]
+    if lost == "registry":
+        more = ["--tracking-uri", f"sqlite:///{tmp_path}/no/such/folder/store.db"]
+    elif lost == "files":
+        monkeypatch.setattr("ensemble_kit.tracking.load_model", lambda uri: 1 / 0)
+    else:
+        more = ["--version", "77"]
+    with pytest.warns(
+        UserWarning, match=r"^SPY/1, which decided last, goes on: what was asked for cannot be loaded \("
+    ):
+        app = started(*more)
+    said, events = decide(app, 851)
+    assert said["version"] == "SPY/1"
+    proba = models[FIRST][0].predict_proba(BARS.iloc[:852])[-1]
+    assert list(said["proba"].values()) == pytest.approx(proba.tolist(), abs=1e-6)
+    assert any(event["kind"] == "error" and "which decided last, goes on" in event["text"] for event in events)
+
+
+def test_a_first_start_that_finds_no_version_says_so(store, started):
+    with pytest.raises(EnsembleKitError, match=r"^`version` must be a version of SPY: 1, 2, 3, 4, 5, or an alias: "):
+        started("--version", "77")
+
+
+@pytest.mark.parametrize(("number", "trades"), [(BETTER, "SPY/2"), (CONSTANT, "SPY/1")])
+def test_a_champion_that_came_while_the_service_was_down_is_rehearsed(store, started, number, trades):
+    assert decide(started(), 850)[0]["version"] == "SPY/1"
+    crown_again(number)
+    app = started()
+    assert app.state.desk.trader.version == "SPY/1"
+    app.state.watch.look()
+    assert app.state.desk.trader.version == trades
+    assert (app.state.watch._old is not None) == (number == BETTER)  # its first decisions are checked
+    assert aliases_of("SPY")["champion"] == int(trades[-1])
+    assert decide(app, 851)[0]["version"] == trades
+
+
+def test_copies_are_replaced_whole(tmp_path, models, monkeypatch):
+    trader = open_trader(tmp_path, models[FIRST])
+    kept = Kept(trader.journal.engine)
+    kept.keep("SPY/1", *models[FIRST])
+    kept.keep("SPY/2", *models[BETTER], beside="SPY/1")
+    with monkeypatch.context() as patch:
+        patch.setattr("ensemble_kit.live._kept.write_model", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kept.keep("SPY/1", *models[BOLD])
+    assert kept.read("SPY/1")[0].sizer_.size == 0.5
+    assert kept.read("SPY/2")[0].model_[-1].C == 0.1
+    kept.keep("SPY/3", *models[BOLD], beside="SPY/2")
+    assert len(list(kept.folder.glob("copy-*"))) == 2
+    with pytest.raises(EnsembleKitError, match=r"^`version` must be one that is kept beside the journal; SPY/1 is not"):
+        kept.read("SPY/1")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["--max-age", "90"],
+            r"^`--max-age` must be a length of time with its unit; got '90'\. Write 90s, or 10min\.$",
+        ),
+        (["--max-age", "abc"], r"^`--max-age` must be a length of time with its unit; got 'abc'"),
+        (["--max-age=-5min"], r"^`--max-age` must be a length of time with its unit; got '-5min'"),
+        (["--max-age", "NaT"], r"^`--max-age` must be a length of time with its unit; got 'NaT'"),
+        (["--port", "99999"], r"^`--port` must be 0 \(any that is free\) to 65535; got 99999\.$"),
+    ],
+)
+def test_options_that_mean_nothing(store, started, more, message):
+    with pytest.raises(EnsembleKitError, match=message):
+        started(*more)
 
 
 def test_the_thread_looks_by_itself(store, tmp_path):

@@ -55,11 +55,59 @@ def test_impossible_prices(change, reason):
     status, said = one(LIVE[:1].assign(**change))
     assert status == "refuse"
     assert said.startswith(reason)
+    assert not said.endswith(".")
+    assert "row" not in said  # a file's cure helps no feeder
     # It does not take its neighbours with it.
     three = LIVE[:3].copy()
     for name, value in change.items():
         three.iloc[1, three.columns.get_loc(name)] = value
     assert [verdict.status for verdict in judge(three)] == ["take", "refuse", "take"]
+
+
+@pytest.mark.parametrize("factor", [10.0, 2.01, 0.49, 1e200])
+def test_a_jump_is_refused_and_leaves_room_for_the_right_bar(factor):
+    bad = LIVE[:1].copy()
+    bad[["open", "high", "low", "close"]] *= factor
+    verdicts = judge(pd.concat([bad, LIVE[:2]]), before=HISTORY[-1:])
+    assert [verdict.status for verdict in verdicts] == ["refuse", "take", "take"]
+    said = verdicts[0].reason
+    close = HISTORY["close"].iloc[-1]
+    assert said.startswith(f"jump: open {bad['open'].iloc[0]:g} after a close of {close:g}: a bad print, or a split ")
+
+
+def test_a_fat_finger_in_one_price_is_a_jump_from_the_bar_before_it():
+    three = LIVE[:3].copy()
+    three.iloc[1, three.columns.get_loc("high")] *= 10
+    verdicts = judge(three)
+    assert [verdict.status for verdict in verdicts] == ["take", "refuse", "take"]
+    assert verdicts[1].reason.startswith(
+        f"jump: high {three['high'].iloc[1]:g} after a close of {three['close'].iloc[0]:g}"
+    )
+    # What it is compared with is the bar before it in time, not the newest.
+    known = HISTORY.copy()
+    known.iloc[50:, :4] *= 10
+    assert one(HISTORY[49:50], known=known.drop(known.index[49]), decided=False, before=HISTORY[48:49])[0] == "place"
+
+
+def test_half_and_double_are_none():
+    for factor in (0.5, 2.0):
+        bar = LIVE[:1].copy()
+        bar[["open", "high", "low", "close"]] = HISTORY["close"].iloc[-1] * factor
+        assert one(bar, before=HISTORY[-1:]) == ("take", None)
+
+
+def test_missing_bars_of_a_session_are_counted():
+    def missing(rows, *, card=CARD, **more):
+        return [verdict.missing for verdict in judge(LIVE.iloc[rows], card=card, before=HISTORY[-1:], **more)]
+
+    assert missing([0, 1, 2]) == [0, 0, 0]
+    assert missing([0, 1, 4, 5, 5]) == [0, 0, 2, 0, 0]
+    assert missing([3]) == [3]  # after what is known
+    close = next(row for row in range(len(LIVE)) if LIVE.index[row].date() > LIVE.index[0].date())
+    assert missing([close - 1, close])[1] == 0  # a night is no gap
+    assert missing([close - 3, close + 4])[1] == 6  # two at the end of a session, four at the next one's begin
+    assert missing([close - 3, close + 4], card=CARD | {"fills_session": False})[1] == 0
+    assert missing([0, 3], trade_from=LIVE.index[9]) == [0, 0]  # history
 
 
 def test_an_unknown_volume_is_taken():
@@ -136,7 +184,19 @@ def test_days_know_no_hours():
     ("change", "message"),
     [
         (lambda table: table.drop(columns="close"), r"^`bars` must have the columns timestamp, .*; missing close\."),
-        (lambda table: table.assign(timestamp="noon"), r"^`timestamp` must be ISO 8601 text"),
+        (
+            lambda table: table.assign(timestamp=[*table["timestamp"][:2], "noon"]),
+            r"^`timestamp` must be ISO 8601 text, such as .*; got 'noon'\. Nothing of the request was taken: mend ",
+        ),
+        (lambda table: table[:0], r"^`bars` must have 1 to 50000 rows; got 0\. Send at least one bar\.$"),
+        (
+            lambda table: pd.concat([table] * 17_000),
+            r"^`bars` must have 1 to 50000 rows; got 51000\. Send them in several requests, the oldest first\.$",
+        ),
+        (
+            lambda table: table.assign(open=True),
+            r"^`bars` must have numeric prices and volumes; got open of bool\. Send numbers\.$",
+        ),
         (
             lambda table: table.assign(timestamp=[None, *table["timestamp"][1:]]),
             r"^`bars` must have a time on every row; r",

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from trading_parts import BARS, quick_store
 
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError, JournalError
 from ensemble_kit.live._tables import METADATA
 from ensemble_kit.live.journal import Decision, Journal
 from ensemble_kit.live.orders import Fill, Order
@@ -125,6 +125,60 @@ def test_one_process_an_account(engine, journal):
     journal.release()
     again.acquire(patience=0.1)
     again.release()
+
+
+@pytest.mark.parametrize("address", ["link.db", "sqlite:///file:live.db?uri=true", "sqlite:///./sub/../live.db"])
+def test_one_file_by_any_name_is_one_account(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    first = open_store("live.db")
+    (tmp_path / "link.db").symlink_to("live.db")
+    second = open_store(address)
+    mine, theirs = Journal(first, account="SPY"), Journal(second, account="SPY")
+    mine.acquire()
+    with pytest.raises(EnsembleKitError, match=r"^`account` must be traded by one process"):
+        theirs.acquire(patience=0.1)
+    mine.release()
+    for engine in (first, second):
+        engine.dispose()
+
+
+def cut_connections(url):
+    """Cut every connection to a database but the one that does it."""
+    engine = open_store(url)
+    with engine.begin() as connection:
+        mine = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+        connection.execute(text(mine + "pg_backend_pid()"))
+    engine.dispose()
+
+
+def test_cut_connections_are_made_anew(postgres):
+    engine = open_store(postgres)
+    journal = Journal(engine, account="SPY")
+    cut_connections(postgres)
+    journal.set_setting("halted", "x")
+    cut_connections(postgres)
+    assert journal.setting("halted") == "x"
+    engine.dispose()
+
+
+def test_a_transaction_that_is_cut_is_repeated_once(postgres):
+    engine = open_store(postgres)
+    journal, cuts = Journal(engine, account="SPY"), [1]
+
+    def cut(connection):
+        if cuts[0] > 0:
+            cuts[0] -= 1
+            cut_connections(postgres)
+
+    event.listen(engine, "commit", cut)
+    journal.settle([FILL], {})
+    assert journal.fills() == [FILL]
+    cuts[0] = 2
+    with pytest.raises(JournalError, match=r"^`journal` must be a database that answers; it does not \(.*\)\. What it"):
+        journal.settle([Fill("f-2", "", "SPY", TIME, 0.2, 100.0, 0.0)], {})
+    assert journal.fills() == [FILL]
+    engine.dispose()
 
 
 def test_a_lost_connection_is_noticed(postgres):

@@ -109,6 +109,8 @@ def test_bars_that_are_posted_are_shown(browser, live, width, dark):
     # The bars are of 2022: the page says that they are old.
     assert page.inner_text("#status") == "stale"
     assert page.locator("#orders tr").count() == min(30, len(live.trader.journal.orders()))
+    assert page.evaluate("(box => box.scrollWidth - box.clientWidth)($('orders').closest('.scroll'))") <= 0
+    assert "5 minutes" in page.inner_text("#model")
     drawn = page.evaluate("$('chart').data.map(trace => [trace.name, trace.y?.length ?? trace.close.length])")
     assert [name for name, _ in drawn if name] == [
         "bars",
@@ -123,6 +125,25 @@ def test_bars_that_are_posted_are_shown(browser, live, width, dark):
     assert {n for name, n in drawn if name != "fills"} == {500}
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert page.evaluate("window.hit") is None
+    assert page.wrong == []
+    page.close()
+
+
+def test_why_bars_were_refused_and_orders_held_back(browser, live):
+    live.post(3)
+    live.clock.now += live.trader.limits.max_age * 10
+    sent = rows(853, 856)
+    for row in sent[1:]:
+        row["open"] = None
+    httpx.post(f"{live.address}/bars", json=sent, headers=AUTH)
+    page = look(browser, live.address)
+    settled(page, 853)
+    until(page, "$('reasons').rows.length === 2")
+    shown = page.evaluate("[...$('reasons').rows].map(row => [...row.cells].map(cell => cell.textContent))")
+    (_, n, what, why), (_, held, kind, because) = shown
+    assert (n, what, held, kind) == ("2", "refused", "1", "held back")  # two refused for one reason are one line
+    assert "NaN" in why
+    assert because.startswith("no order: the bar closed")
     assert page.wrong == []
     page.close()
 

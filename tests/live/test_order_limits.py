@@ -112,6 +112,28 @@ def test_a_lost_day_stays_lost():
     assert allow(limit, 1.0, equity=99_000.0, lowest_equity=99_000.0, opening_equity=98_500.0) == (1.0, None)
 
 
+def test_a_lost_day_is_closed_however_old_the_bar_is():
+    late = {"equity": 90_000.0, "held_weight": 0.7, "now": AT + pd.Timedelta("3h"), "bar_close": AT}
+    assert allow(Limits(max_daily_loss=0.02), 1.0, **late) == (
+        0.0,
+        "lost 10.00% in this session; `max_daily_loss` is 2.00%",
+    )
+
+
+@pytest.mark.parametrize(
+    ("age", "oldest", "says"),
+    [
+        ("75.123456s", "1min", "76 seconds ago; `max_age` is 60 seconds"),
+        ("14min 2.5s", "5min", "15 minutes ago; `max_age` is 5 minutes"),
+        ("3h", "90min", "3 hours ago; `max_age` is 90 minutes"),
+        ("1269D 13:51:32.434539", "5min", "1270 days ago; `max_age` is 5 minutes"),
+    ],
+)
+def test_ages_are_told_so_that_equal_reasons_are_equal(age, oldest, says):
+    limit = Limits(max_age=pd.Timedelta(oldest))
+    assert allow(limit, 1.0, now=AT + pd.Timedelta(age))[1] == f"no order: the bar closed {says}"
+
+
 def test_a_ruined_account_holds_nothing():
     assert allow(Limits(max_notional=1.0), 1.0, equity=0.0) == (0.0, "the account is ruined")
 
@@ -154,7 +176,7 @@ def test_no_order_on_a_stale_bar():
     assert allow(limit, 0.05, now=AT + pd.Timedelta(minutes=5)) == (0.05, None)
     assert allow(limit, 0.05, held_weight=-0.7, now=AT + pd.Timedelta(minutes=5, seconds=1)) == (
         -0.7,
-        "no order: the bar closed 0 days 00:05:01 ago; `max_age` is 0 days 00:05:00",
+        "no order: the bar closed 6 minutes ago; `max_age` is 5 minutes",
     )
     assert allow(Limits(max_age=None), 1.0, now=AT + pd.Timedelta(days=9)) == (1.0, None)
 

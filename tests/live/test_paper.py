@@ -317,10 +317,6 @@ def test_accounts_keep_to_themselves(engine):
     assert (first.account().units, second.account().units) == ({"SPY": 10.0}, {"SPY": -5.0})
 
 
-def test_it_takes_orders_at_any_time(broker):
-    assert broker.is_open("SPY", pd.Timestamp("2023-12-25", tz="UTC"))
-
-
 # ---------------------------------------------------------------- what is refused
 
 

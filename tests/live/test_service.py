@@ -1,15 +1,19 @@
 """The service over HTTP: who may do what, what becomes of bars, and that nothing makes a reader wait."""
 
 import asyncio
+import gzip
 import json
 import threading
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from service_parts import AUTH, BAR, BARS, TOKEN, Clock, TestClient, fit, open_trader, rows
 from starlette.websockets import WebSocketDisconnect
 
-from ensemble_kit.exceptions import BrokerError, EnsembleKitError
+from ensemble_kit.exceptions import BrokerError, EnsembleKitError, JournalError
+from ensemble_kit.live._due import next_close
 from ensemble_kit.live.security import Bucket, check_token
 from ensemble_kit.live.service import create_app
 
@@ -112,9 +116,13 @@ def test_csv_as_curl_sends_it(service):
     assert outcomes(answer) == ["taken"] * 10
 
 
-def test_a_long_history_leaves_room_for_a_halt(service):
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_long_history_leaves_room_for_a_halt(service, in_order):
     """A halt comes in between the pieces of one request, and the rest of it is decided on as halted."""
     desk, client = service
+    sent = rows(850, 1000)
+    if not in_order:
+        sent[100], sent[120] = sent[120], sent[100]
     began, go = threading.Event(), threading.Event()
     take = desk.trader.take
 
@@ -126,7 +134,7 @@ def test_a_long_history_leaves_room_for_a_halt(service):
     desk.trader.take = slow
     desk.clock.close(999)
     answers = []
-    sending = threading.Thread(target=lambda: answers.append(client.post("/bars", json=rows(850, 1000), headers=AUTH)))
+    sending = threading.Thread(target=lambda: answers.append(client.post("/bars", json=sent, headers=AUTH)))
     sending.start()
     assert began.wait(10)
     halting = threading.Thread(target=lambda: client.post("/halt", json={"reason": "drill"}, headers=AUTH))
@@ -169,6 +177,16 @@ def test_what_is_no_bars(service, body, kind, status, says):
     assert client.get("/health").status_code == 200
 
 
+def test_packed_bars_are_refused_by_name(service):
+    _, client = service
+    packed = AUTH | {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = client.post("/bars", content=gzip.compress(json.dumps(rows(850, 851)).encode()), headers=packed)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        415,
+        "`Content-Encoding` must be identity; got 'gzip'. Send the bars as they are.",
+    )
+
+
 # ------------------------------------------------------------------------------ who may do what
 
 
@@ -193,7 +211,10 @@ def test_changes_need_the_token(service, path, header):
 def test_a_name_that_points_here_is_not_enough(service, host):
     _, client = service
     for path in ("/", "/position", "/health"):
-        assert client.get(path, headers={"Host": host}).status_code == 400
+        answer = client.get(path, headers={"Host": host})
+        assert answer.status_code == 400
+        assert answer.json()["detail"].startswith(f"`Host` must be a name of this service; got {host!r}. ")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:1", "[::1]:8000"])
@@ -293,6 +314,8 @@ def test_changes_are_limited_in_rate_and_reads_are_not(tmp_path, fitted):
         refused = desk.send(client, 851, 852)
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["Retry-After"]) <= 2
+        for _ in range(3):  # the kill switch does not wait for a busy feeder
+            assert client.post("/halt", headers=AUTH).status_code == 200
         # Who has no token takes nothing from who has.
         assert client.post("/bars").status_code == 401
         assert {client.get("/prediction").status_code for _ in range(50)} == {200}
@@ -381,6 +404,52 @@ def test_a_fault_of_the_trader_is_shown_and_the_service_goes_on(service, monkeyp
     assert desk.app.state.desk.state["trouble"] == ""
 
 
+CLOSED = [
+    ("2022-01-14 15:00", "2022-01-14 15:10"),
+    ("2022-01-13 20:55", "2022-01-14 14:35"),  # a night
+    ("2022-01-14 20:55", "2022-01-18 14:35"),  # a weekend, and Martin Luther King's day
+    ("2022-03-11 20:55", "2022-03-14 13:35"),  # into summer time
+    ("2022-11-25 17:55", "2022-11-28 14:35"),  # after a half day
+]
+
+
+@pytest.mark.parametrize(("newest", "due"), CLOSED)
+def test_when_a_bar_is_due(newest, due):
+    terms = {"bar": "0 days 00:05:00", "session": "XNYS", "tz": "America/New_York"}
+    newest = pd.Timestamp(newest, tz="UTC")
+    assert next_close(newest, terms) == pd.Timestamp(due, tz="UTC")
+    assert next_close(newest, terms | {"session": "day"}) == newest + 2 * BAR
+    assert next_close(newest, terms | {"bar": "0 days 00:30:00"}) >= newest + 2 * BAR
+    friday = pd.Timestamp("2022-01-14", tz="UTC")
+    days = terms | {"bar": "1 days 00:00:00"}
+    assert next_close(friday, days) == pd.Timestamp("2022-01-19", tz="UTC")
+    assert next_close(pd.Timestamp("2150-01-07 15:00", tz="UTC"), terms).year == 2150  # beyond any calendar
+
+
+def test_a_closed_market_is_not_stale(tmp_path, fitted, monkeypatch):
+    last = BARS.index.get_loc(BARS[: BARS.index[850].normalize() + pd.Timedelta(days=1)].index[-1])
+    desk = Desk(tmp_path, fitted, seeded=last)
+    at = BARS.index[last] + BAR
+    due = next_close(BARS.index[last], fitted[1])
+    assert due - at > pd.Timedelta(hours=12)
+
+    def is_now(moment):
+        clock = SimpleNamespace(time=moment.timestamp, perf_counter=time.perf_counter)
+        for module in ("desk", "metrics"):
+            monkeypatch.setattr(f"ensemble_kit.live.{module}.time", clock)
+        text = client.get("/metrics").text
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        told = float(values["ensemble_kit_stale"]), float(values["ensemble_kit_overdue_seconds"])
+        return client.get("/health").json()["status"], *told
+
+    with desk.client() as client:
+        desk.send(client, last, last + 1)
+        late = pd.Timedelta(minutes=6, seconds=1)
+        assert is_now(at + pd.Timedelta(minutes=10)) == ("ready", 0.0, 0.0)
+        assert is_now(due) == ("ready", 0.0, 0.0)
+        assert is_now(due + late) == ("stale", 1.0, 361.0)
+
+
 def test_a_restart_goes_on(tmp_path, fitted):
     desk = Desk(tmp_path, fitted)
     with desk.client() as client:
@@ -464,3 +533,22 @@ def test_names_from_outside_are_json_and_never_html(tmp_path, fitted):
         answer = client.get("/health")
         assert answer.headers["Content-Type"] == "application/json"
         assert json.loads(answer.text)["halted"] == "<script>alert(1)</script>"
+
+
+def test_a_database_that_is_down_is_said_and_shown(service, monkeypatch):
+    desk, client = service
+    desk.send(client, 850, 852)
+
+    def gone(*_args, **_kwargs):
+        raise JournalError("`journal` must be a database that answers; it does not.")
+
+    monkeypatch.setattr(desk.trader.journal, "check_held", gone)
+    monkeypatch.setattr(desk.trader.journal, "newest_bar", gone)
+    answer = desk.send(client, 852, 853)
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "`journal` must be a database that answers; it does not."
+    assert client.get("/health").json()["newest_bar"] is not None
+    assert desk.app.state.desk.state["trouble"] == "`journal` must be a database that answers; it does not."
+    monkeypatch.undo()
+    assert outcomes(desk.send(client, 852, 853)) == ["taken"]
+    assert desk.app.state.desk.state["trouble"] == ""

@@ -39,7 +39,8 @@ def folder(tmp_path_factory):
     card = model_card(model, X, labels=labels, session="XNYS", holdout_start=str(BARS.index[700]))
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("T", artifact_location=str(folder / "artifacts")))
     with mlflow.start_run():
-        log_and_register(model, X, name="T", card=card)
+        log_and_register(model, X, name="SPY", card=card)
+        mlflow.MlflowClient().set_model_version_tag("SPY", "1", "label", "first")
     yield folder
     mlflow.set_tracking_uri(before)
 
@@ -47,7 +48,14 @@ def folder(tmp_path_factory):
 def run(folder, *more):
     parser = argparse.ArgumentParser()
     trade.add_to(parser.add_subparsers())
-    given = ["--replay", str(folder / "bars.parquet"), "--name", "T", "--tracking-uri", f"sqlite:///{folder}/store.db"]
+    given = [
+        "--replay",
+        str(folder / "bars.parquet"),
+        "--name",
+        "SPY",
+        "--tracking-uri",
+        f"sqlite:///{folder}/store.db",
+    ]
     options = parser.parse_args(["trade", *given, "--out", str(folder / "out"), *more])
     return options.run(options)
 
@@ -67,7 +75,7 @@ def test_a_replay_that_is_stopped_goes_on(folder, capsys, monkeypatch):
     assert run(folder, "--lot-size", "1") == 0
     out = capsys.readouterr().out
     assert "40 bars were replayed before; going on behind " in out
-    assert f"T/1, replayed on 80 bars from {BARS.index[700]} to {BARS.index[-1]}: " in out
+    assert f"SPY/1, replayed on 80 bars from {BARS.index[700]} to {BARS.index[-1]}: " in out
     assert "fills and the equity at every close are the backtest's, to the cent." in out
     assert "All 0 fills" not in out
     assert run(folder, "--lot-size", "1") == 0
@@ -78,7 +86,13 @@ def test_other_terms_are_another_replay(folder, capsys):
     assert run(folder, "--cost-bps", "3", "--start", str(BARS.index[720]), "--end", str(BARS.index[729])) == 0
     out = capsys.readouterr().out
     assert "replayed before" not in out
-    assert "T/1, replayed on 10 bars from " in out
+    assert "SPY/1, replayed on 10 bars from " in out
+
+
+@pytest.mark.parametrize("version", [[], ["--version", "1"], ["--version", "champion"], ["--version", "first"]])
+def test_a_version_by_number_alias_label_or_none(folder, capsys, version):
+    assert run(folder, "--end", str(BARS.index[709]), *version) == 0
+    assert "SPY/1, replayed on 10 bars from " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -86,7 +100,7 @@ def test_other_terms_are_another_replay(folder, capsys):
     [
         (["--start", "soon"], r"^`--start` must be a day or a time of the bars, such as .*; got 'soon'"),
         (["--start", "2030-01-01"], r"^`--start` and `--end` must leave bars to trade; got none from 2030-01-01 "),
-        (["--version", "7"], r"^`version` must be a version of T: 1, or an alias: champion \(1\); got 7\.$"),
+        (["--version", "7"], r"^`version` must be a version of SPY: 1, or an alias: champion \(1\); got 7\.$"),
         (["--journal", "mysql://x"], r"^`journal` must be a file, sqlite:///FILE or postgresql"),
     ],
 )

@@ -3,11 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 from trading_parts import CARD, HISTORY, LIVE, Clock, Exchange, Momentum, make_trader, quick_store
 
-from ensemble_kit.exceptions import BrokerError, EnsembleKitError
+from ensemble_kit.exceptions import BrokerError, EnsembleKitError, JournalError
 from ensemble_kit.live.limits import Limits
 from ensemble_kit.live.orders import Order, client_order_id
+from ensemble_kit.live.store import open_store
 from ensemble_kit.live.trader import Trader
 
 BAR = pd.Timedelta(minutes=5)
@@ -88,8 +91,27 @@ def test_a_stale_bar_is_decided_on_and_orders_nothing(desk):
     trader = begin(desk(limits=Limits(max_age=pd.Timedelta(minutes=5))))
     outcome = give(trader, 0, late=pd.Timedelta(minutes=6))
     assert outcome.decision.proba is not None
-    assert outcome.reason.startswith("no order: the bar closed 0 days 00:06:00 ago")
+    assert outcome.reason == "no order: the bar closed 6 minutes ago; `max_age` is 5 minutes"
     assert states(trader) == []
+
+
+def test_a_bad_print_is_refused_and_the_right_bar_is_taken(desk):
+    trader = begin(desk())
+    bad = LIVE.iloc[[0]].copy()
+    bad[["open", "high", "low", "close"]] = 1e308
+    trader.clock.now = LIVE.index[0] + BAR
+    (outcome,) = trader.take(bad)
+    assert outcome.status == "refused"
+    assert outcome.reason.startswith("jump: open 1e+308 after a close of ")
+    assert give(trader, 0).status == "taken"
+
+
+def test_a_gap_is_an_event_once(desk):
+    trader = begin(desk())
+    outcomes = [give(trader, row) for row in (0, 1, 5, 6, 5)]
+    assert [outcome.missing for outcome in outcomes] == [0, 0, 3, 0, 0]
+    says = f"3 bar(s) of the session are missing before {LIVE.index[5]}; it was taken without them"
+    assert texts(trader, "gap") == [says]
 
 
 def test_history_before_the_first_that_may_be_traded(desk):
@@ -296,6 +318,146 @@ def test_halt_takes_back_and_closes_and_stays(desk):
     trader.release()
     assert give(trader, 3).decision.client_id is not None
     assert [event.kind for event in trader.journal.events() if event.kind in {"halt", "release"}] == ["halt", "release"]
+
+
+def halted_with_a_position(desk, **more):
+    broker = Exchange()
+    trader = begin(desk(broker=broker, **more))
+    give(trader, 0)
+    broker.fill()
+    trader.halt("enough")
+    assert [order.units for order in broker.open_orders()] == [-broker.held] != [0.0]
+    return trader, broker
+
+
+QUARTER = pd.Timedelta(minutes=15)
+
+
+def test_the_closing_order_of_a_halt_stays_whatever_bars_come(desk):
+    trader, broker = halted_with_a_position(desk)
+    (closing,) = broker.open_orders()
+    for row, late in ((1, QUARTER), (2, pd.Timedelta(0))):
+        outcome = give(trader, row, late=late)
+        assert broker.open_orders() == [closing]
+        assert (outcome.decision.allowed, outcome.reason, outcome.decision.client_id) == (0.0, "halted: enough", None)
+    broker.fill(share=0.25)  # what is left of it is what is left to close
+    give(trader, 3, late=QUARTER)
+    trader.halt("again")
+    trader.resume()
+    assert broker.open_orders() == [closing]
+    assert broker.submitted.count(closing.client_id) == 1
+
+
+@pytest.mark.parametrize("change", ["gone", "too small", "ruined"])
+def test_halted_an_old_bar_closes_what_is_held(desk, change):
+    trader, broker = halted_with_a_position(desk)
+    (closing,) = broker.open_orders()
+    if change == "too small":
+        broker.held *= 2
+    else:
+        broker.states[closing.client_id] = "cancelled"
+    if change == "ruined":
+        broker.cash -= 1e6
+    decision = give(trader, 1, late=QUARTER).decision
+    assert (decision.allowed, decision.reason) == (0.0, "halted: enough")
+    (order,) = broker.open_orders()
+    assert (order.client_id, order.units) == (decision.client_id, -broker.held)
+
+
+def test_a_lost_day_is_closed_by_an_old_bar(desk):
+    broker = Exchange()
+    trader = begin(desk(broker=broker, limits=Limits(max_daily_loss=0.05)))
+    give(trader, 0)
+    broker.fill()
+    broker.cash -= 6000
+    assert "max_daily_loss" in give(trader, 1, late=QUARTER).reason
+    assert [order.units for order in broker.open_orders()] == [-broker.held] != [0.0]
+
+
+def break_journal(trader, after=0):
+    """Let the journal's database fail, after so many transactions; return how to mend it."""
+    left = [after]
+
+    def fail(_):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OperationalError("x", {}, Exception("disk I/O error"))
+
+    event.listen(trader.journal.engine, "begin", fail)
+    return lambda: event.remove(trader.journal.engine, "begin", fail)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 7])
+def test_halt_does_what_it_can_without_a_journal(desk, after):
+    broker = Exchange()
+    trader = begin(desk(broker=broker))
+    give(trader, 0)
+    broker.fill()
+    give(trader, 1)  # this order waits
+    mend = break_journal(trader, after)
+    with pytest.raises(JournalError, match=r"^halted in memory; the journal could not be written, orders were taken b"):
+        trader.halt("enough")
+    for _ in range(2):  # pressed again, nothing is doubled
+        assert [order.units for order in broker.open_orders()] == [-broker.held] != [0.0]
+        with pytest.raises(JournalError):
+            trader.halt("enough")
+    with pytest.raises(
+        JournalError, match=r"^`journal` must be a database that answers; it does not \(disk I/O error\)"
+    ):
+        give(trader, 2)
+    mend()
+    decision = give(trader, 2).decision
+    assert (decision.allowed, decision.reason) == (0.0, "halted: enough")
+    assert [order.units for order in broker.open_orders()] == [-broker.held] != [0.0]
+    broker.fill()
+    assert give(trader, 3).decision.client_id is None
+    assert trader.journal.setting("halted") == "enough"
+    assert set(texts(trader, "halt")) == {"enough"}
+    assert trader.journal.units_filled() == broker.held == 0
+    assert desk(broker=broker, clock=trader.clock).resume() is None
+    trader.release()
+    assert trader.halted is None
+
+
+def test_halt_without_journal_and_broker_is_kept_in_memory(desk):
+    trader, broker = halted_with_a_position(desk)
+    trader.release()
+    give(trader, 1)
+    mend = break_journal(trader)
+    broker.down = {"account"}
+    with pytest.raises(JournalError, match=r"and the position could not be closed \(no route to the broker\.\)"):
+        trader.halt("enough")
+    broker.down = set()
+    mend()
+    assert trader.halted == "enough"
+    decision = give(trader, 2).decision
+    assert (decision.reason, decision.units) == ("halted: enough", broker.held)
+    assert [order.units for order in broker.open_orders()] == [-broker.held]
+
+
+def test_halt_and_bars_outlive_cut_connections(postgres):
+    engine, broker = open_store(postgres), Exchange()
+    admin = open_store(postgres)
+
+    def cut():
+        with admin.begin() as connection:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            connection.execute(text(f"{others} AND pid <> pg_backend_pid()"))
+
+    trader = begin(make_trader(engine, broker=broker))
+    give(trader, 0)
+    broker.fill()
+    cut()
+    assert give(trader, 1).status == "taken"
+    cut()
+    trader.halt("enough")
+    assert trader.journal.setting("halted") == "enough"
+    assert [order.units for order in broker.open_orders()] == [-broker.held] != [0.0]
+    cut()
+    assert give(trader, 2).reason == "halted: enough"
+    trader.close()
+    for one in (engine, admin):
+        one.dispose()
 
 
 def test_halt_without_a_broker_is_kept_and_done_later(desk):

@@ -160,6 +160,3 @@ class Exchange:
     def fills(self, symbol, since):
         self._check("fills")
         return [fill for fill in self.traded if since is None or fill.at >= since]
-
-    def is_open(self, symbol, now):
-        return True

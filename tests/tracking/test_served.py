@@ -73,6 +73,22 @@ def test_times_may_be_of_any_zone_and_come_back_in_that_of_training():
     assert admit(aware, card).index.equals(want.index)
 
 
+@pytest.mark.parametrize("session", ["XNYS", Session("09:30", "16:00", "America/New_York")])
+def test_dates_of_an_exchange(session):
+    bars = make_bars(300, bar="1D", random_state=0)
+    bars.index = pd.bdate_range("2022-01-03", periods=300, name="datetime")
+    card = json.loads(json.dumps(intake_terms(Reach(20), bars, session=session)))
+    assert (card["bar"], card["tz"]) == ("1 days 00:00:00", None)
+    taken = admit(to_table(bars.tail(30)), card)
+    assert taken.index.equals(bars.index[-30:])
+    clock = to_table(bars.tail(30)).assign(timestamp=bars.index[-30:] + pd.Timedelta("9.5h"))
+    said = r"^`timestamp` must be a date, as in training; got 2023-01-16 09:30:00\. Write '2023-01-16'\.$"
+    with pytest.raises(BarsError, match=said):
+        admit(clock, card)
+    with pytest.raises(BarsError, match="`bars` of a day must be given as dates"):
+        intake_terms(Reach(20), bars.tz_localize("UTC"), session=session)
+
+
 def spoil(**values):
     table = TABLE.copy()
     for column, value in values.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import os
+import re
 
 from ensemble_kit.exceptions import ProviderError, TryAgainError
 
@@ -41,12 +42,14 @@ def key_from(*names: str, who: str) -> str:
             return key
     raise ProviderError(
         f"`{names[0]}` must be set in the environment to your {who} key; got none. "
-        f"Write `export {names[0]}=...` in the shell (never in a script or a notebook)."
+        f"Run `read -rs {names[0]} && export {names[0]}` and type it in: it then stands in no history and no script."
     )
 
 
 def without_keys(words: object, *names: str) -> str:
     """Return a server's words on one short line, with the values of environment variables blotted out.
+
+    However they are spelt: as they are, escaped, or percent-encoded, in part or more than once.
 
     Parameters
     ----------
@@ -63,7 +66,7 @@ def without_keys(words: object, *names: str) -> str:
     line = " ".join(str(words).split())
     for name in names:
         if key := os.environ.get(name, "").strip():
-            line = line.replace(key, "***")
+            line = re.sub(_any_spelling(key), "***", line, flags=re.IGNORECASE)
     return line if len(line) <= _WORDS else f"{line[: _WORDS - 3]}..."
 
 
@@ -146,6 +149,12 @@ def missing_client(package: str, extra: str) -> ProviderError:
     )
 
 
+def _any_spelling(key: str) -> str:
+    """Return a pattern that finds a key, each of its characters plain, after backslashes, or percent-encoded."""
+    encoded = ("".join(f"%(?:25)*{byte:02x}" for byte in char.encode()) for char in key)
+    return "".join(rf"(?:\\*{re.escape(char)}|{code})" for char, code in zip(key, encoded, strict=True))
+
+
 def _seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
@@ -157,4 +166,6 @@ def _seconds(retry_after: str | None) -> float | None:
         until = email.utils.parsedate_to_datetime(retry_after)
     except ValueError:
         return None
+    # HTTP's dates are GMT; one without a zone, or with "-0000", comes out naive.
+    until = until.replace(tzinfo=until.tzinfo or dt.UTC)
     return max(0.0, (until - dt.datetime.now(dt.UTC)).total_seconds())

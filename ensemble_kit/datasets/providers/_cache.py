@@ -17,11 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ensemble_kit.bars import PRICES
+from ensemble_kit.bars import PRICES, check_bars
 from ensemble_kit.datasets.providers.request import Provider, Request
 from ensemble_kit.exceptions import ProviderError
 
-__all__ = ["BarCache"]
+__all__ = ["BarCache", "make_folder"]
 
 _NOTE = b"ensemble_kit.bars"
 _FORMAT = 1
@@ -32,6 +32,8 @@ _SETTLED_AFTER = _DAY
 _OVERLAP = 10
 #: Finer than any dividend, coarser than the noise of prices that a client adjusts itself.
 _SAME = 1e-5
+#: Late trades change a volume by less; another scale (a split, lots for shares) changes all of them by more.
+_SAME_SCALE = 0.1
 
 Ask = Callable[[Request], pd.DataFrame]
 
@@ -76,7 +78,7 @@ class BarCache:
         Parameters
         ----------
         ask : callable
-            Takes a `Request`, returns its closed bars, sorted, each time once.
+            Takes a `Request`, returns its closed bars, checked, sorted, each time once.
         now : Timestamp
             In UTC.
 
@@ -128,12 +130,15 @@ class BarCache:
 
     @staticmethod
     def _same(old: pd.DataFrame, new: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp) -> bool:
-        """Return whether settled bars of two answers have the same times and prices."""
+        """Return whether settled bars of two answers have the same times and prices, and volumes of one scale."""
         one, other = (bars[(_utc(bars) >= start) & (_utc(bars) < end)] for bars in (old, new))
         prices = list(PRICES)
-        return one.index.equals(other.index) and bool(
-            np.allclose(one[prices], other[prices], rtol=_SAME, atol=0.0, equal_nan=True)
-        )
+        if not one.index.equals(other.index):
+            return False
+        traded = ((one["volume"] > 0) & (other["volume"] > 0)).to_numpy()
+        scale = (other["volume"] / one["volume"])[traded].median() if traded.any() else 1.0
+        same = np.allclose(one[prices], other[prices], rtol=_SAME, atol=0.0, equal_nan=True)
+        return bool(same and abs(scale - 1.0) <= _SAME_SCALE)
 
     def _cut(self, bars: pd.DataFrame) -> pd.DataFrame:
         opened = _utc(bars)
@@ -153,6 +158,7 @@ class BarCache:
             whole = note.pop("digest") == _digest(bars, note)
             span = pd.Timestamp(note.pop("from")), pd.Timestamp(note.pop("to"))
             whole = whole and note == self._identity
+            check_bars(bars)
         except (OSError, pa.ArrowException, ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
@@ -184,10 +190,33 @@ class BarCache:
         except OSError as error:
             if part is not None:
                 part.unlink(missing_ok=True)
-            raise ProviderError(
-                f"`cache` must be a folder that can be written to; got '{folder}': {error.strerror}. "
-                "Name another one, or make room."
-            ) from None
+            raise _not_writable(folder, error) from None
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make the cache's folder if need be, before anything is asked for.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where files will lie.
+
+    Raises
+    ------
+    ProviderError
+        If it is a file, or cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(Path(folder), error) from None
+
+
+def _not_writable(folder: Path, error: OSError) -> ProviderError:
+    return ProviderError(
+        f"`cache` must be a folder that can be written to; got '{folder}': {error.strerror}. "
+        "Name another one, or make room."
+    )
 
 
 def _digest(bars: pd.DataFrame, note: Mapping[str, object]) -> str:

@@ -7,13 +7,15 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ensemble_kit.exceptions import ProviderError, TryAgainError
 
-__all__ = ["Pace", "Patience"]
+__all__ = ["Pace", "Pages", "Patience"]
 
 _logger = logging.getLogger(__name__)
 _clock = time.monotonic
@@ -23,6 +25,26 @@ _LONGEST = 60.0
 _MINUTE = 60.0
 
 T = TypeVar("T")
+
+
+@dataclass
+class _Time:
+    """Until when one request may take, all of its tries and pages together."""
+
+    who: str
+    seconds: float
+    until: float
+
+    def check(self) -> None:
+        if _clock() > self.until:
+            raise ProviderError(
+                f"{self.who} must give all pages within {self.seconds:g} s; it still has more. "
+                "Ask for less at once, or give a longer `patience`."
+            )
+
+
+#: What `Patience.ask` allows the request that is being made; a client lies between it and the pages.
+_time: ContextVar[_Time | None] = ContextVar("time", default=None)
 
 
 @dataclass(frozen=True)
@@ -38,7 +60,8 @@ class Patience:
     tries : int
         How often one request is made at most.
     seconds : float
-        How long one request may take in all, its waits included. A wait that would not end in time is not begun.
+        How long one request may take in all, its pages and waits included, but for waits at a plan's own pace. A wait
+        that would not end in time is not begun.
 
     Examples
     --------
@@ -77,14 +100,17 @@ class Patience:
         ProviderError
             If tries or time are used up.
         """
-        until = _clock() + self.seconds
+        with _timed(_Time(who, self.seconds, _clock() + self.seconds)) as time:
+            return self._ask(call, who, time)
+
+    def _ask(self, call: Callable[[], T], who: str, time: _Time) -> T:
         for made in range(1, self.tries + 1):
             try:
                 return call()
             except TryAgainError as error:
                 last = error
             wait = max(last.retry_after or 0.0, _back_off(made))
-            if made == self.tries or _clock() + wait > until:
+            if made == self.tries or _clock() + wait > time.until:
                 break
             _logger.info("%s Asking again in %.1f s (%d of %d tries made).", last, wait, made, self.tries)
             _sleep(wait)
@@ -92,6 +118,15 @@ class Patience:
             f"{who} must answer within {self.tries} tries and {self.seconds:g} s; got no answer in {made}, and was to "
             f"wait {wait:.0f} s more. At last: {last} Ask for less at once, or give a longer `patience`."
         ) from last
+
+
+@contextmanager
+def _timed(time: _Time) -> Iterator[_Time]:
+    before = _time.set(time)
+    try:
+        yield time
+    finally:
+        _time.reset(before)
 
 
 def _back_off(made: int) -> float:
@@ -125,6 +160,48 @@ class Pace:
     def wait(self) -> None:
         """Return when the next request may be made, and count it."""
         with self._lock:
-            if len(self._made) == self.per_minute:
-                _sleep(max(0.0, self._made[0] + _MINUTE - _clock()))
+            if len(self._made) == self.per_minute and (turn := self._made[0] + _MINUTE - _clock()) > 0:
+                _sleep(turn)
+                if time := _time.get():
+                    time.until += turn
             self._made.append(_clock())
+
+
+class Pages:
+    """The pages of one answer: each at its turn, none of them twice, all in the time that `Patience` allows.
+
+    Parameters
+    ----------
+    pace : Pace
+        The provider's.
+    who : str
+        The provider.
+    """
+
+    def __init__(self, pace: Pace, who: str) -> None:
+        self._pace = pace
+        self._who = who
+        self._asked: set[str] = set()
+
+    def turn(self, address: str) -> None:
+        """Return when the next page may be asked for.
+
+        Parameters
+        ----------
+        address : str
+            Where it lies, with all that tells it from the others.
+
+        Raises
+        ------
+        ProviderError
+            If it was asked for before, so that there would be no end, or the time is over.
+        """
+        if address in self._asked:
+            raise ProviderError(
+                f"{self._who} must name a new page after each; it named the same one twice. "
+                "Ask for less at once, and tell the provider."
+            )
+        if self._asked and (time := _time.get()):
+            time.check()
+        self._asked.add(address)
+        self._pace.wait()

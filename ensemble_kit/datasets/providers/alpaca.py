@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ensemble_kit.datasets.providers._answers import key_from, missing_client, refusal, unreadable
-from ensemble_kit.datasets.providers._patience import Pace
+from ensemble_kit.datasets.providers._patience import Pace, Pages
 from ensemble_kit.datasets.providers.request import Request
 from ensemble_kit.exceptions import ProviderError
 
@@ -117,6 +117,8 @@ class Alpaca:
         errors = _client_module("alpaca.common.exceptions")
         try:
             return _frame(self._client().get_stock_bars(wanted).get(request.symbol) or [], request)
+        except ProviderError as error:
+            return error.with_traceback(None)  # its frames hold the request, too
         except errors.APIError as error:
             response = error.response
             again = response.headers.get("Retry-After")
@@ -130,11 +132,11 @@ class Alpaca:
     def _client(self) -> Any:
         from requests.adapters import HTTPAdapter
 
-        pace = self._pace
+        pages = Pages(self._pace, _WHO)
 
         class Adapter(HTTPAdapter):
             def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-                pace.wait()
+                pages.turn(request.url)
                 return super().send(request, *args, **{**kwargs, "timeout": kwargs.get("timeout") or _TIMEOUT})
 
         client = _client_module("alpaca.data.historical.stock").StockHistoricalDataClient(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ensemble_kit.bars import PRICES, check_bars
-from ensemble_kit.datasets.providers._cache import BarCache
+from ensemble_kit.datasets.providers._cache import BarCache, make_folder
 from ensemble_kit.datasets.providers._patience import Patience
 from ensemble_kit.datasets.providers.report import bar_length, drop_repeated, report_bars
 from ensemble_kit.datasets.providers.request import Provider, Request
@@ -60,7 +61,7 @@ def fetch_bars(
     bar : str or Timedelta
         The bar's length, up to one day: ``"5min"``, ``"1h"``, ``"1d"``.
     start, end : str or Timestamp
-        The first instant wanted, and the first that is not; naive ones are UTC. Daily bars are wanted
+        The first instant wanted, and the first that is not; ISO 8601, naive ones are UTC. Daily bars are wanted
         if midnight of their date lies between. `end` is now unless given.
     session : str or Session, default=None
         When the instruments trade, as in `session_times`: ``"XNYS"``, say. With it, holes in the
@@ -82,9 +83,9 @@ def fetch_bars(
         the index named ``datetime``, each bar's open in UTC, or naive dates for daily bars; for several
         symbols (``datetime``, ``instrument``). ``attrs["provider"]`` and ``attrs["adjustment"]`` say whose
         prices these are, and what they are adjusted for: "splits and dividends", "splits" or
-        "none". Adjusted prices of the past know of later splits and dividends: ratios of them may be used,
-        their level may not. A bar whose close lies in the future is left out (a daily bar closes
-        when its date ends in UTC).
+        "none", or "not stated" where nothing says so, or not the same of all symbols. Adjusted prices of the past
+        know of later splits and dividends: ratios of them may be used, their level may not. A bar whose close
+        lies in the future is left out (a daily bar closes when its date ends in UTC).
 
     Raises
     ------
@@ -92,7 +93,7 @@ def fetch_bars(
         If an argument is not as above, a key is missing or refused, the provider has no bar of any symbol,
         or does not answer in time. No key ever stands in an error, a log or the cache.
     BarsError
-        If `bar` is no time of at most one day, or what it gave is no bar frame: a high under a low, a price of 0.
+        If `bar` is no time of a second to a day, or what it gave is no bar frame: a high under a low, a price of 0.
 
     Warns
     -----
@@ -137,7 +138,10 @@ def fetch_bars(
             if cache is None:
                 raise
 
+    if cache is not None:
+        make_folder(cache)
     patience = patience or Patience()
+    adjusted: set[str] = set()
     notes: list[str] = []
     frames: dict[str, pd.DataFrame] = {}
     for request in requests:
@@ -146,7 +150,8 @@ def fetch_bars(
         if frame.empty:
             notes.append(f"{request.symbol}: no bars")
             continue
-        frames[request.symbol] = check_bars(frame, name=f"{request.symbol} from {provider.name}")
+        frames[request.symbol] = frame
+        adjusted.add(provider.adjustment)
         if session is not None:
             notes.extend(_gap_notes(frame, request, session))
     if not frames:
@@ -157,7 +162,7 @@ def fetch_bars(
     if notes:
         warnings.warn(f"Bars from {provider.name}: {'; '.join(notes)}.", UserWarning, stacklevel=2)
     bars = frames[symbols] if isinstance(symbols, str) else _panel(frames)
-    bars.attrs = {"provider": provider.name, "adjustment": provider.adjustment}
+    bars.attrs = {"provider": provider.name, "adjustment": adjusted.pop() if len(adjusted) == 1 else "not stated"}
     return bars
 
 
@@ -189,8 +194,10 @@ def _request(
 
 def _utc(time: str | pd.Timestamp, name: str) -> pd.Timestamp:
     stamp = None
-    with contextlib.suppress(ValueError, TypeError):
-        stamp = pd.Timestamp(time)
+    # Neither "01/02/2022", which is two days, nor a number, which would be nanoseconds.
+    if isinstance(time, str | dt.date | np.datetime64):
+        with contextlib.suppress(ValueError, TypeError):
+            stamp = pd.to_datetime(time, format="ISO8601" if isinstance(time, str) else None)
     if stamp is None or pd.isna(stamp):
         raise ProviderError(f"`{name}` must be a time; got {time!r}. Write '2022-01-03', say.")
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
@@ -201,6 +208,10 @@ def _ask(provider: Provider, patience: Patience, now: pd.Timestamp, notes: list[
     provider.check(request)
     raw = patience.ask(partial(provider.fetch, request), provider.name)
     daily = request.bar == _DAY
+    if not isinstance(raw, pd.DataFrame):
+        raise ProviderError(
+            f"{provider.name} must give a DataFrame; got {type(raw).__name__}. Mend the provider's `fetch`."
+        )
     if raw.empty:
         index = pd.DatetimeIndex([], tz=None if daily else "UTC", name="datetime").as_unit("ns")
         return pd.DataFrame(columns=list(_COLUMNS), index=index, dtype=np.float64)
@@ -225,7 +236,8 @@ def _ask(provider: Provider, patience: Patience, now: pd.Timestamp, notes: list[
     bars, copies, conflicts = drop_repeated(bars[wanted])
     if copies or conflicts:
         notes.append(f"{request.symbol}: {copies} copied rows dropped, {conflicts} rows replaced by a later one")
-    return bars
+    # Before it is cached: a bad print that is kept would be refused for ever.
+    return check_bars(bars, name=f"{request.symbol} from {provider.name}") if len(bars) else bars
 
 
 def _gap_notes(bars: pd.DataFrame, request: Request, session: str | Session) -> list[str]:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from ensemble_kit.datasets.providers._answers import key_from, missing_client, refusal, unreadable
-from ensemble_kit.datasets.providers._patience import Pace
+from ensemble_kit.datasets.providers._patience import Pace, Pages
 from ensemble_kit.datasets.providers.request import Request
 from ensemble_kit.exceptions import ProviderError
 
@@ -123,10 +123,14 @@ class Polygon:
             key_from(*_KEYS, who=_WHO), connection_pool_kw={"retries": False}, custom_json=_Json, **address
         )
         request = client.client.request
+        pages = Pages(self._pace, _WHO)
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self._pace.wait()
-            answer = request(*args, **kwargs)
+        def watched(method: str, url: str, **kwargs: Any) -> Any:
+            try:
+                pages.turn(url)
+            except ProviderError as error:
+                raise _RefusedError(error.with_traceback(None)) from None  # its frames hold the key
+            answer = request(method, url, **kwargs)
             if answer.status != 200:
                 again = answer.headers.get("Retry-After")
                 raise _RefusedError(refusal(answer.status, _message(answer.data), *_KEYS, who=_WHO, retry_after=again))

@@ -26,9 +26,10 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt"
 class QlibFolder:
     """Bars from a Qlib data folder, the values that Qlib's own ``D.features`` gives, bit for bit.
 
-    Qlib folders hold prices multiplied by ``$factor`` and volumes divided by it: adjusted for splits and dividends,
-    and in the folders that Qlib's own scripts make scaled so that each instrument's first close is 1. Divide
-    by `$factor` for what was paid. A day without trading stands there as NaN, and stays.
+    Qlib folders hold prices multiplied by ``$factor`` and volumes divided by it: adjusted for splits and dividends
+    (an instrument without a `$factor` says nothing of that: "not stated"), and in the folders that Qlib's own scripts
+    make scaled so that each instrument's first close is 1. Divide by `$factor` for what was paid. A day
+    without trading stands there as NaN, and stays.
 
     Parameters
     ----------
@@ -50,18 +51,18 @@ class QlibFolder:
     Examples
     --------
     >>> from ensemble_kit.datasets.providers.qlib_folder import QlibFolder
-    >>> QlibFolder("qlib_data/cn_data", region="cn").adjustment
-    'splits and dividends'
+    >>> QlibFolder("qlib_data/cn_data", region="cn").adjustment  # of nothing, so far
+    'not stated'
     """
 
     name = "qlib"
-    adjustment = "splits and dividends"
     #: It lies on this machine: `fetch_bars` keeps no second copy, which might be another folder's.
     local = True
 
     def __init__(self, path: str | Path | None = None, *, region: str | None = None) -> None:
         self.path = path
         self.region = region
+        self.adjustment = "not stated"
 
     def check(self, request: Request) -> None:
         """Refuse a folder that is none, a bar or a symbol that it has not, and minutes without a region.
@@ -85,13 +86,17 @@ class QlibFolder:
             )
         if request.bar != _DAY:
             self._zone()
-        if not (folder / "features" / _home(request.symbol)).is_dir():
-            names = sorted(home.name for home in (folder / "features").glob("*"))
+        home = folder / "features" / _home(request.symbol)
+        # ".." and "a/b" are folders, too.
+        if home.name != _home(request.symbol) or home.name == ".." or not home.is_dir():
+            names = sorted(each.name for each in (folder / "features").glob("*"))
             near = difflib.get_close_matches(_home(request.symbol), names, n=3, cutoff=0.5) or names[:3]
             raise ProviderError(
                 f"`symbols` must be in the Qlib folder; got {request.symbol}. Nearest of {len(names)}: "
                 f"{', '.join(near)}."
             )
+        stated = (home / f"factor.{freq}.bin").is_file()
+        self.adjustment = "splits and dividends" if stated else "not stated"
 
     def fetch(self, request: Request) -> pd.DataFrame:
         """Return the bars of a request.

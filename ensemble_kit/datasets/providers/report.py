@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import re
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from ensemble_kit.bars import PRICES
@@ -127,7 +129,7 @@ def report_bars(bars: pd.DataFrame, bar: str | pd.Timedelta, *, session: str | S
     Raises
     ------
     BarsError
-        If `bar` is no time of at most a day, there is no row, a price is missing, the index is not of
+        If `bar` is no time of a second to a day, there is no row, a price is missing, the index is not of
         times, or the session is unknown or needs a zone.
 
     Notes
@@ -202,15 +204,18 @@ def bar_length(bar: str | pd.Timedelta) -> pd.Timedelta:
     Raises
     ------
     BarsError
-        If it is no time, or longer than a day.
+        If it is no time with a unit (pandas takes "5" for nanoseconds), shorter than a second or longer than a day.
     """
     length = None
     with contextlib.suppress(ValueError), warnings.catch_warnings():
         # Everybody writes 1d; pandas would rather have 1D, and says so.
         warnings.simplefilter("ignore", DeprecationWarning)
         length = pd.Timedelta(re.sub(r"(?<=\d)d$", "D", bar) if isinstance(bar, str) else bar)
-    if length is None or not pd.Timedelta(0) < length <= _DAY:
-        raise BarsError(f"`bar` must be a time of at most one day; got {bar!r}. Write '5min', '1h' or '1d'.")
+    without_unit = not isinstance(bar, str | dt.timedelta | np.timedelta64)
+    if length is None or without_unit or not pd.Timedelta(seconds=1) <= length <= _DAY:
+        raise BarsError(
+            f"`bar` must be a time of one second to one day, with its unit; got {bar!r}. Write '5min', '1h' or '1d'."
+        )
     return length
 
 

@@ -38,8 +38,8 @@ class Provider(Protocol):
     name : str
         As `fetch_bars` takes it.
     adjustment : str
-        What its prices are adjusted for: "splits and dividends", "splits" or "none". It may depend on
-        the request, and is right once that was checked.
+        What its prices are adjusted for: "splits and dividends", "splits", "none", or "not stated" where
+        nothing says so. It may depend on the request, and is right once that was checked.
 
     Notes
     -----
