@@ -186,17 +186,19 @@ def _version(options: argparse.Namespace, journal: Journal, kept: Kept) -> tuple
 
     latest = journal.latest_decision()
     last = None if latest is None else latest.version
+    misnamed = False
     try:
         _shared.use_store(options)
+        misnamed = True
         number, uri = _shared.find_version(options)
+        misnamed = False
         asked = f"{options.name}/{number}"
         if options.version is None and last not in {None, asked} and (old := _last(str(last), kept)):
             return *old, str(last), ""  # the watch rehearses the champion beside it
         return load_model(uri), load_card(uri), asked, ""
     except Exception as error:
-        named = None if options.version is None else f"{options.name}/{options.version}"
-        # Another version than the last one was asked for by name: that wish is not passed over.
-        old = None if last is None or named not in {None, last} else _last(last, kept)
+        # Where the registry answers that it has no such version, it is the wish that is wrong.
+        old = None if last is None or (misnamed and options.version is not None) else _last(last, kept)
         if old is None:
             raise
         why = " ".join(str(error).split())[:300]

@@ -7,7 +7,7 @@ import pytest
 from service_parts import AUTH, BARS, TOKEN, Clock, TestClient, fit, open_trader, rows
 
 from ensemble_kit.cli import serve
-from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.exceptions import EnsembleKitError, TrackingError
 from ensemble_kit.live._kept import Kept
 from ensemble_kit.live.champion import ChampionWatch
 from ensemble_kit.live.rehearsal import rehearse
@@ -257,16 +257,20 @@ def decide(app, row):
         return said, client.get("/events").json()
 
 
-@pytest.mark.parametrize("lost", ["registry", "files", "version"])
+def test_a_version_that_there_is_not_is_not_passed_over(store, started):
+    decide(started("--version", "1"), 850)
+    with pytest.raises(TrackingError, match="must be a version of SPY"):
+        started("--version", "77")
+
+
+@pytest.mark.parametrize("lost", ["registry", "files"])
 def test_a_start_goes_on_with_the_version_that_decided_last(store, started, tmp_path, monkeypatch, models, lost):
     assert decide(started("--version", "1"), 850)[0]["version"] == "SPY/1"
     more = ["--version", str(BETTER)]
     if lost == "registry":
         more = ["--tracking-uri", f"sqlite:///{tmp_path}/no/such/folder/store.db"]
-    elif lost == "files":
-        monkeypatch.setattr("ensemble_kit.tracking.load_model", lambda uri: 1 / 0)
     else:
-        more = ["--version", "77"]
+        monkeypatch.setattr("ensemble_kit.tracking.load_model", lambda uri: 1 / 0)
     with pytest.warns(
         UserWarning, match=r"^SPY/1, which decided last, goes on: what was asked for cannot be loaded \("
     ):
