@@ -167,8 +167,8 @@ def test_the_file_as_run_goes_with_the_run_and_the_card(here, capsys):
     assert load_model("models:/T/1").sizer_.fraction == 0.5
     for options, words in (
         (["--kelly-fraction", "2"], "`fraction` must be in (0, 1]; got 2.0."),
-        (["--version", "nope"], "must be a registered model; got 'models:/T@nope'"),
-        (["--version", "9"], "models:/T/9"),
+        (["--version", "nope"], "`version` must be a version of T: 1, 2, or an alias: "),
+        (["--version", "9"], "`version` must be a version of T: 1, 2, or an alias: "),
     ):
         assert run(here, "backtest", "--data", "bars.parquet", "--name", "T", *options) == 2
         refused(capsys, words)

@@ -26,7 +26,7 @@ from ensemble_kit.live._tables import (
     utc,
 )
 from ensemble_kit.live.orders import Fill, Order
-from ensemble_kit.live.store import transaction
+from ensemble_kit.live.store import make_tables, transaction
 
 __all__ = ["OPEN_STATES", "ORDER_STATES", "Decision", "Event", "Journal", "JournalOrder", "Refusal"]
 
@@ -194,7 +194,7 @@ class Journal:
 
     @transaction
     def _make_tables(self) -> None:
-        METADATA.create_all(self.engine)
+        make_tables(self.engine, METADATA)
 
     # ------------------------------------------------------------------ whose it is
 

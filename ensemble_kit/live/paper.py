@@ -23,11 +23,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from ensemble_kit.exceptions import BrokerError
 from ensemble_kit.live.orders import AccountState, Fill, Order
-from ensemble_kit.live.store import transaction
+from ensemble_kit.live.store import make_tables, transaction
 from ensemble_kit.sizing._account import CASH, FILL, HELD, RecordArray, advance, new_account
 from ensemble_kit.sizing.backtest import account_terms
 from ensemble_kit.sizing.costs import Costs
@@ -168,15 +168,12 @@ class PaperBroker:
     ) -> None:
         self._engine, self._account, self._symbol = engine, account, symbol
         self._terms = account_terms(Costs() if costs is None else costs, cash, lot_size, min_trade, max_leverage)
-        try:
-            _META.create_all(engine)
-        except DBAPIError:
-            _META.create_all(engine)  # another process has made them in the meantime
         self._open()
 
     @transaction
     def _open(self) -> None:
         """Find the account, or make it."""
+        make_tables(self._engine, _META)
         cash, held = new_account(1, self._terms.cash)
         terms = json.dumps(self._terms._asdict())
         new = {

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, exc, text
+from sqlalchemy import Engine, MetaData, create_engine, event, exc, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.schema import CreateTable
 
 from ensemble_kit.exceptions import EnsembleKitError, JournalError
 
-__all__ = ["open_store", "transaction"]
+__all__ = ["make_tables", "open_store", "transaction"]
 
 _BACKENDS = ("sqlite", "postgresql")
 P = ParamSpec("P")
@@ -101,6 +102,27 @@ def transaction(method: Callable[P, R]) -> Callable[P, R]:
             ) from error
 
     return _tried
+
+
+def make_tables(engine: Engine, tables: MetaData) -> None:
+    """Make the tables that are not there yet, whoever else is making them at the same time.
+
+    Parameters
+    ----------
+    engine : Engine
+        From `open_store`.
+    tables : MetaData
+        Tables without indexes of their own.
+    """
+    for table in tables.sorted_tables:
+        for tries_left in (2, 1, 0):
+            try:
+                with engine.begin() as connection:
+                    connection.execute(CreateTable(table, if_not_exists=True))
+                break
+            except exc.DBAPIError:  # two at once: PostgreSQL looks first, and lets the second one fail
+                if not tries_left:
+                    raise
 
 
 def _why(error: BaseException) -> str:
