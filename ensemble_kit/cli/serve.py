@@ -41,7 +41,9 @@ def add_to(commands: Any) -> None:
     commands : subparsers
         Where commands are added.
     """
-    command = commands.add_parser("serve", help="let a registered model trade, behind HTTP and a page")
+    command = commands.add_parser(
+        "serve", parents=[_shared.account_options()], help="let a registered model trade, behind HTTP and a page"
+    )
     command.add_argument("--name", required=True, help="name of the registered model")
     command.add_argument(
         "--version", help="number, alias or label to stay with; the champion, whoever it is, if not given"
@@ -59,9 +61,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--broker", choices=("paper", "alpaca"), default="paper")
     command.add_argument("--live", action="store_true", help="with alpaca: real money instead of its paper account")
     command.add_argument("--adopt", action="store_true", help="take over a position that the journal does not know")
-    command.add_argument("--cash", type=float, default=100_000.0, help="with paper: what the account starts with")
-    command.add_argument("--lot-size", type=float, default=0.0, help="units are multiples of it; 0 takes fractions")
-    command.add_argument("--min-trade", type=float, default=0.0, help="smallest change of position, share of equity")
+    command.add_argument("--min-trade", type=float, default=0.0, help="an order worth less, in money, is not placed")
     command.add_argument("--max-position", type=float, help="largest share of equity, either way")
     command.add_argument("--max-notional", type=float, help="largest worth of what is held, in money")
     command.add_argument("--max-daily-loss", type=float, help="share of the day's first equity; beyond, all is sold")
@@ -236,15 +236,12 @@ def _broker(options: argparse.Namespace, engine: Engine, symbol: str, card: dict
     if options.live:
         raise EnsembleKitError("`--live` must go with `--broker alpaca`; got paper. Leave it out.")
     from ensemble_kit.live.paper import PaperBroker
-    from ensemble_kit.sizing import Costs
 
-    known = card.get("experiment")
-    costs = Costs(**known["costs"]) if isinstance(known, dict) else Costs(commission_bps=1.0)
     return PaperBroker(
         engine,
         account=options.name,
         symbol=symbol,
-        costs=costs,
+        costs=_shared.costs(options, card),
         cash=options.cash,
         lot_size=options.lot_size,
         min_trade=options.min_trade,
