@@ -20,8 +20,8 @@ INTERVAL = 1
 class Workers:
     """Workers of one study, and the ways they end."""
 
-    def __init__(self, storage, n_trials, seconds):
-        self.arguments = [sys.executable, str(WORKER), storage, "kills", str(n_trials), str(seconds)]
+    def __init__(self, storage, n_trials, seconds, *gate):
+        self.arguments = [sys.executable, str(WORKER), storage, "kills", str(n_trials), str(seconds), *map(str, gate)]
         self.running = []
 
     def start(self, count):
@@ -112,8 +112,20 @@ def check_study(study, n_trials):
 
 
 def test_killed_workers_lose_no_trial(studies, tmp_path):
-    study = run_with_kills(studies, f"sqlite:///{tmp_path}/study.db", n_trials=6, rounds=1, seconds=0.6)
-    assert check_study(study, 6) >= 1
+    storage = f"sqlite:///{tmp_path}/study.db"
+    study, gate = studies(storage), tmp_path / "gate"
+    workers = Workers(storage, 6, 0.1, gate)
+    try:
+        workers.start(4)
+        while len(study.get_trials(False, (TrialState.RUNNING,))) < 4:  # none ends before the gate is there
+            assert all(worker.poll() is None for worker in workers.running)
+            time.sleep(0.01)
+        workers.kill(3)
+        gate.touch()
+        workers.wait()
+    finally:
+        workers.end()
+    assert check_study(study, 6) == 3
 
 
 @pytest.mark.slow

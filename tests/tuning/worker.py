@@ -1,7 +1,8 @@
-"""A worker in a process of its own: `worker.py STORAGE NAME N_TRIALS SECONDS_A_TRIAL`."""
+"""A worker in a process of its own: `worker.py STORAGE NAME N_TRIALS SECONDS_A_TRIAL [FILE_TO_WAIT_FOR]`."""
 
 import sys
 import time
+from pathlib import Path
 
 import optuna
 
@@ -13,6 +14,8 @@ def objective(trial):
     for step in range(4):
         time.sleep(float(sys.argv[4]) / 4)
         trial.report(x**2, step)
+    while any(not Path(gate).exists() for gate in sys.argv[5:]):
+        time.sleep(0.01)
     return x**2
 
 
