@@ -39,6 +39,7 @@ def settings(session: str, full: bool) -> dict:
     changes |= {f"members.{name}.{width[name]}": 32 if full else 8 for name in NETWORKS}
     changes |= {f"members.{name}.on": True for name in NETWORKS} | {f"features.{name}.on": True for name in FEATURES}
     changes |= {"members.lightgbm.seq_len": size["seq_len"], "members.lightgbm.n_estimators": 200 if full else 20}
+    changes |= {"members.lightgbm.params": {"feature_fraction": 0.2}}  # of 80 columns times 27 blocks of lags
     changes |= {"labels.horizons": 6, "selector.on": True, "selector.k": 80, "folds.n_splits": 3}
     return changes | {"session": session, "threads": 2 if full else 1, "sizing.fraction": 1.0}
 
