@@ -73,7 +73,7 @@ def model(full: bool):
         d_model=48 if full else 8,
         n_heads=4,
         n_layers=3 if full else 1,
-        max_epochs=10 if full else 2,
+        max_epochs=6 if full else 2,
         batch_size=128,
         learning_rate=1e-3,
         validation_fraction=0.15,
@@ -104,7 +104,7 @@ def main(folder: str = "", out: str = "ensemble_kit_output/beliefs") -> None:
     shown = "SPY 4h" if full else "M3"
     print(f"learned from {len(past)} bars of {past.index.get_level_values(1).nunique()} series before {end:%Y-%m-%d}")
 
-    drawn = {}
+    drawn = {}  # by tuning: beliefs, hindsight, and four times how often a turn comes
     for name, tuning in TUNINGS.items() if full else [("turns", TUNINGS["turns"])]:
         labels = peak_slope_bottom(past, **tuning)
         X, y = labels.align(past)  # labels that are not known by the last day are not learned
@@ -115,7 +115,8 @@ def main(folder: str = "", out: str = "ensemble_kit_output/beliefs") -> None:
             print(f"\n{name} (w={tuning['w']}, k={tuning['k']:g}), {title}: {len(series)} series\n{report}")
         bars = (later | foreign)[shown]
         alone = pd.DataFrame(fitted.predict_proba(panel({shown: bars})), index=bars.index, columns=fitted.classes_)
-        drawn[name] = alone, peak_slope_bottom(bars, **tuning)
+        often = {event: 4 * (y[weight > 0] == event).mean() for event in ("bottom", "peak")}
+        drawn[name] = alone, peak_slope_bottom(bars, **tuning), often
 
     length = 120
     future = (later | foreign)[shown]
@@ -123,12 +124,10 @@ def main(folder: str = "", out: str = "ensemble_kit_output/beliefs") -> None:
     for stretch, at in stretches(future.iloc[offset:], length).items():
         rows = slice(max(offset + at - length, 0), offset + at)
         figure, axes = plt.subplots(len(drawn), 1, figsize=(11, 5 * len(drawn)), layout="constrained", squeeze=False)
-        for ax, (name, (proba, labels)) in zip(axes[:, 0], drawn.items(), strict=True):
-            hindsight = labels.labels.iloc[rows]
-            plot_beliefs(
-                future.iloc[rows], proba.iloc[rows], classes=list(proba), threshold=0.3, labels=hindsight, ax=ax
-            )
-            ax.set_title(f"{shown}, {stretch}: {name}", loc="left")
+        for ax, (name, (proba, labels, often)) in zip(axes[:, 0], drawn.items(), strict=True):
+            seen = {"classes": list(proba), "threshold": often, "labels": labels.labels.iloc[rows]}
+            plot_beliefs(future.iloc[rows], proba.iloc[rows], **seen, ax=ax).set_ylabel(f"Price, {name}")
+        figure.suptitle(f"{shown}, {stretch}", x=0.01, ha="left")
         for kind in ("png", "pdf"):
             figure.savefig(out / f"{stretch}.{kind}", dpi=100)
         plt.close(figure)
