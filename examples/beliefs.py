@@ -115,7 +115,7 @@ def main(folder: str = "", out: str = "ensemble_kit_output/beliefs") -> None:
             print(f"\n{name} (w={tuning['w']}, k={tuning['k']:g}), {title}: {len(series)} series\n{report}")
         bars = (later | foreign)[shown]
         alone = pd.DataFrame(fitted.predict_proba(panel({shown: bars})), index=bars.index, columns=fitted.classes_)
-        often = {event: 4 * (y[weight > 0] == event).mean() for event in ("bottom", "peak")}
+        often = {event: round(4 * (y[weight > 0] == event).mean(), 2) for event in ("bottom", "peak")}
         drawn[name] = alone, peak_slope_bottom(bars, **tuning), often
 
     length = 120

@@ -187,7 +187,7 @@ def _draw_beliefs(ax: Axes, shown: Beliefs) -> None:
         if not np.isnan(level):
             ax.axhline(level, color=color, linewidth=0.8, linestyle="--", zorder=3)
             style: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "color": color}
-            ax.annotate(f"{level:g}", (1, level), xycoords=ax.get_yaxis_transform(), fontsize="small", **style)
+            ax.annotate(f"{level:.3g}", (1, level), xycoords=ax.get_yaxis_transform(), fontsize="small", **style)
     ax.set_ylim(-0.03, 1.03)
     ax.set_yticks([0, 0.5, 1] if points(ax)[1] > 40 else [0, 1])
     ax.set_ylabel("Belief")
