@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,7 +11,8 @@ import pandas as pd
 
 from ensemble_kit.exceptions import BrokerError, EnsembleKitError, JournalError
 from ensemble_kit.live._forecasts import Forecast, Forecaster, in_zone
-from ensemble_kit.live._settling import agree, close_under_way, send, settle, take_back, units_held
+from ensemble_kit.live._kill_switch import KillSwitch
+from ensemble_kit.live._settling import agree, close_under_way, send, settle
 from ensemble_kit.live.gate import Verdict, closes_at, judge_bars, read_bars_sent
 from ensemble_kit.live.journal import Decision, Journal
 from ensemble_kit.live.limits import Limits
@@ -23,7 +23,6 @@ from ensemble_kit.tracking.intake import MAX_ROWS, session_of
 
 __all__ = ["Decision", "Outcome", "Trader", "utcnow"]
 
-_HALTED = "halted"
 _DAY = pd.Timedelta(days=1)
 #: What a model that takes over must share with the one before it: the journal's bars are its history.
 _SAME = ("bar", "columns", "panel", "session", "tz")
@@ -174,9 +173,7 @@ class Trader:
         self.trade_from = trade_from
         self.clock = clock
         self._resumed = self._cut_off = False
-        # A halt that the journal could not be told, and what it has sent: known here until it can be.
-        self._halted: str | None = None
-        self._unrecorded: Order | None = None
+        self._switch = KillSwitch(journal, broker, symbol)
         self._newest: tuple[pd.Timestamp, float] | None = None  # bar's time and close
 
     # ------------------------------------------------------------------ what it is and knows
@@ -204,8 +201,7 @@ class Trader:
     @property
     def halted(self) -> str | None:
         """Why trading is halted, None where it is not."""
-        reason: str | None = self._halted or self.journal.setting(_HALTED)
-        return reason
+        return self._switch.reason
 
     # ------------------------------------------------------------------ begin and end
 
@@ -228,7 +224,7 @@ class Trader:
             If the broker cannot be reached, or holds what the journal cannot explain.
         """
         self.journal.acquire()
-        self._record_halt()
+        self._switch.record(self.clock())
         newest, latest, halted, now = self.journal.newest_bar(), self.latest, self.halted, self.clock()
         keep = close_under_way(self.journal, self.broker, self.symbol, now) if halted is not None else None
         settle(self.journal, self.broker, self.symbol, now, cancel=halted is not None, keep=keep)
@@ -248,7 +244,7 @@ class Trader:
         if cut_off is not None:
             self._trade(self.journal.bars(since=cut_off).iloc[[0]])
         if halted is not None:
-            self._flatten()
+            self._switch.flatten(now)
         self._resumed, self._cut_off = True, False
 
     def close(self) -> None:
@@ -331,7 +327,7 @@ class Trader:
         except JournalError:  # its connection was cut: whoever had the account since, the journal knows what was done
             self._cut_off = True
             self.resume()
-        self._record_halt()
+        self._switch.record(self.clock())
         bars = read_bars_sent(sent, self.card, symbol=self.symbol)
         if bars.empty:
             return []
@@ -415,11 +411,11 @@ class Trader:
         if account is not None:
             units = account.units.get(self.symbol, 0.0)
             if halted is not None:
-                order = self._order(self.journal.account, time, -units, close) if units != 0 and not closes else None
+                order = self._order(time, -units, close) if units != 0 and not closes else None
             # As much as is held is no order, whatever rounding makes of it.
             elif allowed is not None and account.equity > 0 and allowed != units * close / account.equity:
                 size = order_units(allowed, account.equity, close, units, self.lot_size, self.min_trade)
-                order = self._order(self.journal.account, time, size, close) if size != 0 else None
+                order = self._order(time, size, close) if size != 0 else None
         decision = Decision(
             time=time,
             version=self.version,
@@ -458,8 +454,8 @@ class Trader:
             session="day" if pd.Timedelta(self.card["bar"]) >= _DAY else session_of(self.card),
         )
 
-    def _order(self, account: str, time: pd.Timestamp, units: float, close: float) -> Order:
-        return Order(client_order_id(account, self.symbol, time), self.symbol, time, units, close)
+    def _order(self, time: pd.Timestamp, units: float, close: float) -> Order:
+        return Order(client_order_id(self.journal.account, self.symbol, time), self.symbol, time, units, close)
 
     def _too_old(self, time: pd.Timestamp, now: pd.Timestamp) -> bool:
         return self.limits.max_age is not None and now - self._closes(time) > self.limits.max_age
@@ -549,77 +545,8 @@ class Trader:
         JournalError
             If the journal cannot be written; trading is halted in memory.
         """
-        self._halted = str(reason) or "no reason given"
-        try:
-            self._record_halt()
-            closing = self._closing_order() if self._resumed else None
-        except JournalError as error:
-            done = self._flatten_unrecorded() if self._resumed else "nothing was open"
-            raise JournalError(
-                f"halted in memory; the journal could not be written, {done}. It is written at the next bar, or halt "
-                f"again when the database answers: {error.__cause__ or error}"
-            ) from error
-        if closing is not None:
-            send(self.journal, self.broker, closing, self.clock())
+        self._switch.press(reason, self.clock(), newest=self._newest, resumed=self._resumed)
 
     def release(self) -> None:
         """Trade again, from the next bar on."""
-        self._record_halt()
-        if self.halted is not None:
-            self.journal.set_setting(_HALTED, None)
-            self.journal.add_event("release", "trading goes on", at=self.clock())
-
-    def _record_halt(self) -> None:
-        """Write down a halt that is known here alone, and what it has sent."""
-        if self._halted is not None:
-            self.journal.set_setting(_HALTED, self._halted)
-            self.journal.add_event("halt", self._halted, at=self.clock())
-            self._halted = None
-        if self._unrecorded is not None:
-            self.journal.add_order(self._unrecorded)
-            self._unrecorded = None
-
-    def _flatten(self) -> None:
-        """Take back what is open, and order the opposite of what is held."""
-        order = self._closing_order()
-        if order is not None:
-            send(self.journal, self.broker, order, self.clock())
-
-    def _closing_order(self) -> Order | None:
-        """Take back what is open; return the order that closes what is held, written down under a name of its own.
-
-        None where nothing is held, or such an order waits already.
-        """
-        now, newest = self.clock(), self.journal.bars(newest=1)
-        keep = close_under_way(self.journal, self.broker, self.symbol, now)
-        settle(self.journal, self.broker, self.symbol, now, cancel=True, keep=keep)
-        held = units_held(self.broker, self.symbol)
-        if keep is not None or held == 0 or newest.empty:  # before its first bar it has bought nothing
-            return None
-        used = {entry.order.client_id for entry in self.journal.orders()}
-        for attempt in itertools.count(1):
-            account = f"{self.journal.account}/halt/{attempt}"
-            order = self._order(account, newest.index[0], -held, float(newest["close"].iloc[0]))
-            if order.client_id not in used:
-                break
-        self.journal.add_order(order)
-        return order
-
-    def _flatten_unrecorded(self) -> str:
-        """Do at the broker what `_flatten` does, without a journal, and say what came of it."""
-        if self._newest is None:
-            return "nothing was open"
-        last = self._unrecorded
-        try:
-            # Pressed again, it is the same order: one that was not answered may be on its way.
-            if last is not None and self.broker.status(last.client_id) not in {None, "open"}:
-                last = None
-            held = take_back(self.broker, self.symbol, keep=None if last is None else last.client_id)
-            if held == 0:
-                return "nothing is held any more"
-            name = client_order_id(f"{self.journal.account}/halt", self.symbol, self.clock())
-            self._unrecorded = last or Order(name, self.symbol, self._newest[0], -held, self._newest[1])
-            self.broker.submit(self._unrecorded)
-        except EnsembleKitError as error:
-            return f"and the position could not be closed ({error})"
-        return "orders were taken back and the position is being closed"
+        self._switch.release(self.clock())
