@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from ensemble_kit.exceptions import BrokerError, BrokerUnreachableError
-from ensemble_kit.live.journal import OPEN_STATES, Journal
+from ensemble_kit.live.journal import Journal
 from ensemble_kit.live.orders import Broker, Order
+from ensemble_kit.live.records import OPEN_STATES
 
 __all__ = ["agree", "close_under_way", "send", "settle", "take_back", "units_held"]
 

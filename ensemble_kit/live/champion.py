@@ -11,7 +11,7 @@ import numpy as np
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.live._kept import Kept
-from ensemble_kit.live.journal import Decision
+from ensemble_kit.live.records import Decision
 from ensemble_kit.live.rehearsal import rehearse
 from ensemble_kit.live.trader import Outcome, Trader
 from ensemble_kit.tracking import CHAMPION, load_card, load_model, roll_back

@@ -14,8 +14,9 @@ import pandas as pd
 
 from ensemble_kit.exceptions import EnsembleKitError, JournalError
 from ensemble_kit.live._due import next_close
-from ensemble_kit.live.journal import Decision, Journal
+from ensemble_kit.live.journal import Journal
 from ensemble_kit.live.metrics import Metrics, is_stale
+from ensemble_kit.live.records import Decision
 from ensemble_kit.live.trader import Outcome, Trader
 from ensemble_kit.sizing._directions import find_directions
 

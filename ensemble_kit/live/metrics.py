@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sqlalchemy import func, select
 
 from ensemble_kit.live._tables import BARS, DECISIONS, FILLS, ORDERS
-from ensemble_kit.live.journal import ORDER_STATES, Journal
+from ensemble_kit.live.journal import Journal
+from ensemble_kit.live.records import ORDER_STATES
 
 __all__ = ["Metrics", "is_stale"]
 

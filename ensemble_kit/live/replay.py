@@ -11,7 +11,7 @@ import pandas as pd
 from ensemble_kit.exceptions import BarsError, EnsembleKitError
 from ensemble_kit.live._forecasts import in_zone
 from ensemble_kit.live.gate import closes_at, read_bars_sent
-from ensemble_kit.live.journal import Refusal
+from ensemble_kit.live.records import Refusal
 from ensemble_kit.live.trader import Outcome, Trader
 from ensemble_kit.sizing.result import BacktestResult
 

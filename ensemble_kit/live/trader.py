@@ -14,9 +14,10 @@ from ensemble_kit.live._forecasts import Forecast, Forecaster, in_zone
 from ensemble_kit.live._kill_switch import KillSwitch
 from ensemble_kit.live._settling import agree, close_under_way, send, settle
 from ensemble_kit.live.gate import Verdict, closes_at, judge_bars, read_bars_sent
-from ensemble_kit.live.journal import Decision, Journal
+from ensemble_kit.live.journal import Journal
 from ensemble_kit.live.limits import Limits
 from ensemble_kit.live.orders import AccountState, Broker, Order, client_order_id
+from ensemble_kit.live.records import Decision
 from ensemble_kit.sessions import session_times
 from ensemble_kit.sizing._account import order_units
 from ensemble_kit.tracking.intake import MAX_ROWS, session_of

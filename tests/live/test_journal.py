@@ -8,8 +8,9 @@ from trading_parts import BARS, quick_store
 
 from ensemble_kit.exceptions import EnsembleKitError, JournalError
 from ensemble_kit.live._tables import METADATA
-from ensemble_kit.live.journal import Decision, Journal
+from ensemble_kit.live.journal import Journal
 from ensemble_kit.live.orders import Fill, Order
+from ensemble_kit.live.records import Decision
 from ensemble_kit.live.store import open_store
 
 TIME = BARS.index[0]
