@@ -122,7 +122,8 @@ def run(experiment: Experiment, bars: pd.DataFrame, out: Path) -> None:
 
 def main(file: str = "", session: str = "XNYS", out: str = "ensemble_kit_output/regime") -> None:
     full, folder = bool(file), Path(out)
-    warnings.filterwarnings("once", "temperature on its bound")  # said again with every judgement
+    if not full:  # members of one epoch have nothing to calibrate, and say so with every judgement
+        warnings.filterwarnings("ignore", "temperature on its bound")
     bars = read_bars(file) if full else make_bars(1800, random_state=0)
     plain = Experiment.default("full").replace(settings(session, full))
     run(plain, bars, folder / "plain")

@@ -177,7 +177,8 @@ def _warnings_of(member: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         yield
     for each in caught:
-        warnings.warn(f"{each.message} (member {member!r})", each.category, stacklevel=2)
+        # Past the generator and contextlib's frame: it points at who judges.
+        warnings.warn(f"{each.message} (member {member!r})", each.category, stacklevel=3)
 
 
 def vote(weights: FloatArray, calibrators: Sequence[Any], members: Iterable[FloatArray]) -> FloatArray:
