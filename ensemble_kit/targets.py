@@ -23,6 +23,7 @@ __all__ = [
     "Targets",
     "check_classes",
     "check_row_weights",
+    "one_horizon",
     "place_columns",
     "predict_log_proba",
     "stack_horizons",
@@ -163,6 +164,33 @@ def check_classes(classes: Any) -> NDArray[Any]:
             "Pass the fitted model's `classes_`."
         )
     return labels
+
+
+def one_horizon(values: NDArray[Any], horizon: int) -> NDArray[Any]:
+    """Return what is of one horizon.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,), (n, H) or (n, H, K)
+        Labels, or probabilities; (n,) is the first horizon alone.
+    horizon : int
+        Which, from 0.
+
+    Returns
+    -------
+    ndarray of shape (n,) or (n, K)
+        Its values.
+
+    Raises
+    ------
+    EnsembleKitError
+        If there is no such horizon.
+    """
+    values = values[:, None] if values.ndim == 1 else values
+    if horizon not in range(values.shape[1]):
+        raise EnsembleKitError(f"`horizon` must be from 0 to {values.shape[1] - 1}; got {horizon!r}. Count from 0.")
+    of_one: NDArray[Any] = values[:, horizon]
+    return of_one
 
 
 def stack_horizons(proba: Any, *, classes: NDArray[Any] | None = None) -> FloatArray:

@@ -13,11 +13,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from ensemble_kit.exceptions import EnsembleKitError
+from ensemble_kit.metrics import calibration_slope, score_interval, shifted_label_scores
 from ensemble_kit.targets import (
     LOG_FLOOR,
     Targets,
     check_classes,
     check_row_weights,
+    one_horizon,
     place_columns,
     predict_log_proba,
     stack_horizons,
@@ -293,3 +295,24 @@ def test_a_target_without_rows():
             EnsembleKitError, match=r"^`y` must have a row at least; got none\. Widen the span that was "
         ):
             Targets.encode(y)
+
+
+@pytest.mark.parametrize("horizon", [-1, 2, None, 0.5])
+def test_a_horizon_that_is_not_there_is_named(horizon):
+    match = rf"^`horizon` must be from 0 to 1; got {horizon}\. Count from 0\.$"
+    y, proba = np.tile([[0, 1], [1, 0]], (30, 1)), [np.full((60, 2), 0.5)] * 2
+    for score in (
+        lambda: score_interval(y, proba, classes=[0, 1], horizon=horizon),
+        lambda: shifted_label_scores(y, proba, classes=[0, 1], events=[1], min_shift=5, horizon=horizon),
+        lambda: calibration_slope(y, proba, classes=[0, 1], event=1, horizon=horizon),
+        lambda: one_horizon(y, horizon),
+    ):
+        with pytest.raises(EnsembleKitError, match=match):
+            score()
+
+
+def test_labels_alone_are_the_first_horizon():
+    y = np.array([0, 1, 1])
+    assert np.array_equal(one_horizon(y, 0), y)
+    with pytest.raises(EnsembleKitError, match=r"^`horizon` must be from 0 to 0; got 1\."):
+        one_horizon(y, 1)

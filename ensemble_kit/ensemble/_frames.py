@@ -13,6 +13,7 @@ from ensemble_kit.bars import unpack_index
 from ensemble_kit.ensemble.judgement import calibrated
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import compare_scores, score_interval
+from ensemble_kit.targets import one_horizon
 from ensemble_kit.validation import RowUsage
 
 __all__ = ["MemberFrames"]
@@ -180,12 +181,8 @@ class MemberFrames:
     def _judged(self, horizon: int) -> tuple[FloatArray, NDArray[Any], dict[str, Any]]:
         """Return calibrated probabilities (M, n, K), labels (n,) and how to score them."""
         check_is_fitted(self, "estimators_")
-        n_horizons = self._scores.shape[1]
-        if horizon not in range(n_horizons):
-            raise EnsembleKitError(f"`horizon` must be from 0 to {n_horizons - 1}; got {horizon!r}. Count from 0.")
-        proba = np.stack(
-            [np.exp(calibrated(one, raw)[:, horizon]) for one, raw in zip(self.calibrators_, self._oof, strict=True)]
-        )
+        said = zip(self.calibrators_, self._oof, strict=True)
+        proba = np.stack([np.exp(one_horizon(calibrated(one, raw), horizon)) for one, raw in said])
         index = unpack_index(self._index, self._n_rows)[self.fold_ >= 0]
         times = index.get_level_values(0) if isinstance(index, pd.MultiIndex) else index
         return (

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics.classification import _aligned, _chosen, _horizon_names
+from ensemble_kit.targets import one_horizon
 
 __all__ = [
     "brier_decomposition",
@@ -151,8 +152,8 @@ def calibration_slope(
     """
     labels, codes, p, weights = _aligned(y, proba, classes, sample_weight, loss_of="proba")
     (k,) = _chosen(labels, [event]).values()
-    hit = codes[:, horizon] == k
-    score = logit(np.clip(p[:, horizon, k], 1e-12, 1 - 1e-12))
+    hit = one_horizon(codes, horizon) == k
+    score = logit(np.clip(one_horizon(p, horizon)[:, k], 1e-12, 1 - 1e-12))
     yes, no = score[hit], score[~hit]
     if len(yes) == 0 or len(no) == 0 or yes.min() >= no.max() or yes.max() <= no.min() or np.ptp(score) < _SAME_LOGIT:
         return float("nan"), float("nan")

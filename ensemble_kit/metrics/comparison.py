@@ -15,7 +15,7 @@ from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics._precision import area_of_sorted, falling
 from ensemble_kit.metrics._resamples import Resamples, moments, percentiles
 from ensemble_kit.metrics.classification import _aligned, _chosen
-from ensemble_kit.targets import LOG_FLOOR, check_classes, check_row_weights, stack_horizons
+from ensemble_kit.targets import LOG_FLOOR, check_classes, check_row_weights, one_horizon, stack_horizons
 
 __all__ = ["compare_scores", "score_interval"]
 
@@ -82,7 +82,7 @@ def score_interval(
     ------
     EnsembleKitError
         If the scorer is unknown, `events` or scores that are no probabilities are given to a
-        loss, or rows, columns, times, blocks, resamples or level do not fit.
+        loss, or rows, columns, the horizon, times, blocks, resamples or level do not fit.
 
     Notes
     -----
@@ -202,7 +202,7 @@ class _Rows:
         truth = np.asarray(y)
         return cls(
             y,
-            truth if truth.ndim == 1 else truth[:, horizon],
+            one_horizon(truth, horizon),
             check_classes(classes),
             kind,
             events,
@@ -236,7 +236,7 @@ class _Rows:
     def _columns(self, proba: Any) -> FloatArray:
         """Return one column a class, in the order of the classes, of the horizon judged."""
         if not isinstance(proba, pd.DataFrame):
-            return stack_horizons(proba, classes=self.classes)[:, self.horizon]
+            return one_horizon(stack_horizons(proba, classes=self.classes), self.horizon)
         if isinstance(self.y, pd.Series | pd.DataFrame) and not proba.index.equals(self.y.index):
             raise EnsembleKitError(
                 f"`proba` must have the index of `y` ({len(self.y)} rows); got another one of {len(proba)}. "

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from ensemble_kit.bars import row_keys
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics.classification import auc_pr
-from ensemble_kit.targets import check_classes, stack_horizons
+from ensemble_kit.targets import check_classes, one_horizon, stack_horizons
 
 __all__ = ["shift_labels", "shifted_label_scores"]
 
@@ -116,9 +116,8 @@ def shifted_label_scores(
         If an instrument has too few rows for the shifts.
     """
     instruments = _instruments(y, min_shift)
-    labels = np.asarray(y)
-    labels = labels if labels.ndim == 1 else labels[:, horizon]
-    p = stack_horizons(proba, classes=check_classes(classes))[:, horizon]
+    labels = one_horizon(np.asarray(y), horizon)
+    p = one_horizon(stack_horizons(proba, classes=check_classes(classes)), horizon)
     shares = check_random_state(random_state).random_sample(n_shifts)
     shifted = (labels[_shifted(instruments, share, min_shift)] for share in shares)
     return np.array([auc_pr(other, p, classes=classes, events=events)[0] for other in shifted])
