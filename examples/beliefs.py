@@ -46,6 +46,8 @@ def markets(folder: str) -> tuple[dict, dict, str]:
         ("BTC", "btcusd_coinbase_1h_2017_2019", "day"),
     ):
         bars = read_bars(f"{folder}/{file}.parquet").reindex(columns=COLUMNS)
+        if session == "XNYS":
+            bars = without_splits(opened_at_half_past_nine(bars))
         for hours in HOURS:
             longer = resample(bars, f"{hours}h", session=session, clock="trading")
             (learned if name in {"SPY", "gold"} else unseen)[f"{name} {hours}h"] = longer
@@ -56,6 +58,26 @@ def markets(folder: str) -> tuple[dict, dict, str]:
         own = daily.xs(name, level=1).tz_localize("UTC")
         (unseen if name in {"FB", "WM", "BNO"} else learned)[f"{name} 1D"] = own
     return learned, unseen, "2012-01-01"
+
+
+def opened_at_half_past_nine(bars: pd.DataFrame) -> pd.DataFrame:
+    """Name the first bar of a New York day by when it opens: these files call it 09:00, which no session would take."""
+    early = bars.index.tz_convert("America/New_York").hour == 9
+    return bars.set_index(bars.index + pd.to_timedelta(np.where(early, 30, 0), unit="min"))
+
+
+def without_splits(bars: pd.DataFrame) -> pd.DataFrame:
+    """Undo reverse splits, which these files show as jumps to a multiple of the price."""
+    split = (bars["open"] / bars["close"].shift()).round().where(lambda ratio: ratio >= 2, 1.0)
+    later = split[::-1].cumprod()[::-1] / split
+    prices = {name: bars[name] * later for name in COLUMNS[:4]}
+    return bars.assign(**prices, volume=bars["volume"] / later)
+
+
+def before(bars: pd.DataFrame, end: pd.Timestamp) -> pd.DataFrame:
+    """Return the bars that are over by then."""
+    known = bars["known_at"] if "known_at" in bars else bars.index.to_series()
+    return bars[(bars.index < end) & (known <= end).to_numpy()]
 
 
 def panel(series: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -98,7 +120,7 @@ def main(folder: str = "", out: str = "ensemble_kit_output/beliefs") -> None:
     out.mkdir(parents=True, exist_ok=True)
     learned, unseen, end = markets(folder)
     end = pd.Timestamp(end, tz="UTC")
-    past = panel({name: bars[bars.index < end] for name, bars in learned.items() if (bars.index < end).sum() > 200})
+    past = panel({name: before(bars, end) for name, bars in learned.items() if len(before(bars, end)) > 200})
     later = {name: bars for name, bars in learned.items() if (bars.index >= end).sum() > 100}
     foreign = {name: bars for name, bars in unseen.items() if (bars.index >= end).sum() > 100}
     shown = "SPY 4h" if full else "M3"
@@ -122,7 +144,7 @@ def main(folder: str = "", out: str = "ensemble_kit_output/beliefs") -> None:
     future = (later | foreign)[shown]
     offset = int((future.index < end).sum())
     for stretch, at in stretches(future.iloc[offset:], length).items():
-        rows = slice(max(offset + at - length, 0), offset + at)
+        rows = slice(max(offset + at + 1 - length, 0), offset + at + 1)
         figure, axes = plt.subplots(len(drawn), 1, figsize=(11, 5 * len(drawn)), layout="constrained", squeeze=False)
         for ax, (name, (proba, labels, often)) in zip(axes[:, 0], drawn.items(), strict=True):
             seen = {"classes": list(proba), "threshold": often, "labels": labels.labels.iloc[rows]}
