@@ -14,15 +14,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import RobustScaler
 
-from ensemble_kit import (
-    IndicatorFeatures,
-    SessionFeatures,
-    TransformerClassifier,
-    make_bars,
-    peak_slope_bottom,
-    read_bars,
-    resample,
-)
+from ensemble_kit import TransformerClassifier, make_bars, peak_slope_bottom, read_bars, resample
+from ensemble_kit.features import IndicatorFeatures, SessionFeatures
 from ensemble_kit.metrics import skill_test
 from ensemble_kit.reports import plot_beliefs
 

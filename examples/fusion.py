@@ -16,19 +16,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import RobustScaler
 
-from ensemble_kit import (
-    CNNClassifier,
-    FusionClassifier,
-    IndicatorFeatures,
-    LSTMAttentionClassifier,
-    SessionFeatures,
-    TransformerClassifier,
-    WalkForwardSplit,
-    make_bars,
-    next_direction,
-    read_bars,
-    tuning,
-)
+from ensemble_kit import WalkForwardSplit, make_bars, next_direction, read_bars, tuning
+from ensemble_kit.estimators import CNNClassifier, FusionClassifier, LSTMAttentionClassifier, TransformerClassifier
+from ensemble_kit.features import IndicatorFeatures, SessionFeatures
 from ensemble_kit.metrics import compare_scores, random_walk_bars
 from ensemble_kit.reports import plot_equity
 from ensemble_kit.sizing import KellySizer, SizedClassifier, backtest

@@ -8,7 +8,6 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import talib
@@ -16,21 +15,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler
 
-from ensemble_kit import (
-    WalkForwardSplit,
-    WaveTransformerRegressor,
-    backtest,
-    extract_waves,
-    make_bars,
-    read_bars,
-    resample,
-    wave_features,
-    wave_targets,
-)
+from ensemble_kit import WalkForwardSplit, WaveTransformerRegressor, backtest, make_bars, read_bars, resample
 from ensemble_kit.metrics import direction_of, random_walk_bars, slope_threshold, wave_scores
-from ensemble_kit.reports import plot_equity, plot_wave_forecasts
+from ensemble_kit.reports import plot_equity, plot_wave_forecasts, save_figure
 from ensemble_kit.sizing import Costs
-from ensemble_kit.waves import fit_cut
+from ensemble_kit.waves import extract_waves, fit_cut, wave_features, wave_targets
 
 PRICES = ["open", "high", "low", "close"]
 SHOWN = ["up_down_ratio", "loss_rate", "sideways_precision", "sideways_share", "r2", "directional_accuracy"]
@@ -57,12 +46,15 @@ def candles(bars: pd.DataFrame) -> pd.DataFrame:
 
 
 def views(bars: pd.DataFrame, cut: float):
-    """Return what came of each wave, by the bar at which the wave before it was known, and three ways to see it."""
+    """Return what came of each wave, by the bar at which the wave before it was known, and four ways to see it.
+
+    That bar is the first of the wave to come: who sees it has the first point of both lines.
+    """
     waves = extract_waves(bars, cut=cut)
     labels = wave_targets(waves)
     X, y = labels.align(wave_features(bars, waves))
     shapes = candles(bars)
-    seen = {"waves": X, "waves and last bar": X.join(shapes), "60 candles": shapes}
+    seen = {"waves": X, "last bar": shapes.loc[X.index], "waves and last bar": X.join(shapes), "60 candles": shapes}
     return seen, y, labels, waves.loc[X.index]
 
 
@@ -70,7 +62,7 @@ def network(full: bool, **size: int):
     """Return the wave Transformer behind a scaler; the newest 15 % of its rows say when to stop."""
     known = {"d_model": 48 if full else 8, "max_epochs": 30 if full else 2, "patience": 5, "batch_size": 64}
     model = WaveTransformerRegressor(
-        **known | size, learning_rate=1e-3, dropout=0.2, validation_fraction=0.15, random_state=0
+        **known | size, learning_rate=1e-3, dropout=0.2, validation_fraction=0.15, validation_purge=1, random_state=0
     )
     return make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), RobustScaler(), model)
 
@@ -116,27 +108,32 @@ def main(file: str = "", out: str = "ensemble_kit_output/gold_waves") -> None:
     bars = (read_bars(file) if full else make_bars(6000, random_state=0))[PRICES]
     print("Bars a wave:", compression(bars, full).round(3).to_string(), sep="\n")
 
-    cut = fit_cut(bars.iloc[: int(0.6 * len(bars))])  # on bars that no later figure is taken from
+    cut = fit_cut(bars.iloc[: len(bars) // 2])  # on bars that no later figure is taken from
     seen, y, labels, waves = views(bars, cut)
     train, later = next(WalkForwardSplit(1, t1=labels.t1, test_size=0.4).split(y))
     valid, test = next(WalkForwardSplit(1, t1=labels.t1.iloc[later], test_size=0.5).split(y.iloc[later]))
     learned, test = y.iloc[np.concatenate([train, later[valid]])], y.iloc[later[test]]
 
+    # Chosen for the waves alone: the other views take the same size.
     heads, blocks, length = chosen(seen["waves"], y.iloc[train], y.iloc[later[valid]], full)
     models, said, table = {}, {}, {}
     for name, frame in seen.items():
-        size = {"n_heads": heads, "n_layers": blocks, "seq_len": length if name != "60 candles" else 60}
+        size = {"n_heads": heads, "n_layers": blocks, "seq_len": {"last bar": 1, "60 candles": 60}.get(name, length)}
         models[name] = fitted(network(full, **size), frame, learned)
         said[name] = foretold(models[name], frame, test.index)
         scores = scored(said[name], test, learned, seen["waves"])
         table |= {row if row != "model" else name: scores.loc[row] for row in scores.index}
-    # The same models on walks of the same bars: what they find where there is nothing to foretell.
-    for draw in range(5 if full else 1):
+    # The same models on walks of the same bars: what a wave's first bar gives away where direction is a coin.
+    on_walks = []
+    for draw in range(19 if full else 1):
         fresh, came, *_ = views(random_walk_bars(bars, random_state=draw), cut)
         came = came.loc[test.index[0] :]
         for name, model in models.items():
             scores = scored(foretold(model, fresh[name], came.index), came, learned, fresh["waves"])
-            table[f"walk {draw}: {name}"] = scores.loc["model"]
+            on_walks.append(scores.loc["model"].rename(name))
+    on_walks = pd.DataFrame(on_walks).astype(float).groupby(level=0)
+    for end in ("min", "max"):
+        table |= {f"{name}, {end} on walks": row for name, row in on_walks.agg(end).iterrows()}
     print(f"\nOn the test block, {len(test)} waves from {test.index[0]:%Y-%m-%d}:")
     print(pd.DataFrame(table).T.astype(float).round(3).to_string())
 
@@ -149,10 +146,9 @@ def main(file: str = "", out: str = "ensemble_kit_output/gold_waves") -> None:
     figures = pd.DataFrame({name: result.metrics for name, result in results.items()}).T[FIGURES]
     print("\nTraded on the test block:", figures.round(3).to_string(), sep="\n")
 
-    figure, axes = plt.subplots(2, 1, figsize=(10, 8), layout="constrained")
-    plot_wave_forecasts(bars, waves.loc[test.index], said["60 candles"], y_true=test, last=150, ax=axes[0])
-    plot_equity(results["60 candles"], ax=axes[1])
-    figure.savefig(folder / "gold_waves.png", dpi=110)
+    drawn = plot_wave_forecasts(bars, waves.loc[test.index], said["60 candles"], y_true=test, last=150)
+    save_figure(drawn, folder / "forecasts.png")
+    save_figure(plot_equity(results["60 candles"]), folder / "equity.png")
 
 
 if __name__ == "__main__":

@@ -10,23 +10,19 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import RobustScaler
 
-from ensemble_kit import (
-    LSTMAttentionClassifier,
-    MicrostructureFeatures,
-    TransformerClassifier,
-    WalkForwardSplit,
-    next_direction,
-)
+from ensemble_kit import LSTMAttentionClassifier, TransformerClassifier, WalkForwardSplit, next_direction
 from ensemble_kit.datasets import make_ticks
+from ensemble_kit.features import MicrostructureFeatures
 from ensemble_kit.metrics import confidence_curve, random_walk_bars
 from ensemble_kit.reports import plot_confidence_curve
-from ensemble_kit.sizing import Costs, trade_at_thresholds
+from ensemble_kit.sizing import Costs, backtest, trade_at_thresholds
 
 THRESHOLDS = [0.5, 0.55, 0.6, 0.7, 0.8]
 
@@ -42,7 +38,7 @@ def on_moves(quotes: pd.DataFrame) -> pd.DataFrame:
 
     Between them nothing happens that could be traded, and "unchanged" would be most labels.
     """
-    middle = (quotes["bid"] + quotes["ask"]) / 2
+    middle = ((quotes["bid"] + quotes["ask"]) / 2).round(9)  # or a wider spread would move it by the last bit
     moved = middle.diff() != 0
     prices = dict.fromkeys(("open", "high", "low", "close"), middle)
     return quotes.assign(price=middle, **prices)[moved]
@@ -50,10 +46,11 @@ def on_moves(quotes: pd.DataFrame) -> pd.DataFrame:
 
 def models(full: bool) -> dict:
     shared = {"seq_len": 32 if full else 8, "max_epochs": 8 if full else 1, "batch_size": 64, "learning_rate": 2e-3}
-    shared |= {"validation_fraction": 0.15, "patience": 3, "random_state": 0}
+    shared |= {"validation_fraction": 0.15, "validation_purge": 1, "patience": 3, "random_state": 0}
     width = 32 if full else 8
     return {
         "logistic regression": LogisticRegression(max_iter=1000),
+        "boosted trees": HistGradientBoostingClassifier(max_iter=60, learning_rate=0.05, random_state=0),
         "bidirectional LSTM": LSTMAttentionClassifier(hidden_size=width, bidirectional=True, **shared),
         "Transformer": TransformerClassifier(d_model=width, n_heads=4, n_layers=2, **shared),
     }
@@ -101,24 +98,29 @@ def judge(name: str, ticks: pd.DataFrame, full: bool, folder: Path) -> None:
     for label, score in rules(X, test).items():
         scores[label] = {"accuracy": np.mean((score > 0) == came), "AUC": roc_auc_score(came, score)}
     up = float(np.mean(came))
-    print(f"\n{name}: {len(train)} moves learned, {len(test)} foretold, {100 * up:.1f} % of them up")
+    span = (X.index[test[-1]] - X.index[test[0]]).total_seconds()
+    print(f"\n{name}: {len(train)} moves learned, {len(test)} in {span:.0f} seconds foretold, {100 * up:.1f} % up")
     print(pd.DataFrame(scores).T.round(3).to_string(na_rep="-"))
 
-    best = max(said, key=lambda label: scores[label]["AUC"])
+    # Everyone's sides, decided at a move and filled at the next one's price, before and after the spread.
     spread = 1e4 * float(((X["ask"] - X["bid"]) / X["close"]).iloc[test].mean())
-    print(f"\n{best}, traded at thresholds, before and after a mean spread of {spread:.3f} basis points:")
+    sides = {label: np.sign(proba[:, 1] - 0.5) for label, proba in said.items()} | {
+        label: np.sign(score) for label, score in rules(X, test).items()
+    }
+    traded = {}
+    for label, side in sides.items():
+        free, paid = (backtest(X.iloc[test], side, costs=c).metrics for c in (0.0, Costs(spread_bps=spread)))
+        traded[label] = {"before %": 100 * free["total_return"], "after %": 100 * paid["total_return"]}
+        traded[label] |= {"trades": paid["trades"], "held %": 100 * free["buy_and_hold"]}
+    print(f"\nalways a side, before and after a mean spread of {spread:.3f} basis points:")
+    print(pd.DataFrame(traded).T.round(3).to_string())
+
+    best = max(said, key=lambda label: scores[label]["AUC"])
+    print(f"\n{best}, which did best on these moves, at thresholds:")
     kept = ["coverage", "edge", "low", "high", "trades", "total_return"]
+    settings = {"classes": [0, 1], "thresholds": THRESHOLDS, "long": 1, "short": 0, "random_state": 0}
     tables = {
-        title: trade_at_thresholds(
-            X.iloc[test],
-            said[best],
-            classes=[0, 1],
-            thresholds=THRESHOLDS,
-            costs=costs,
-            long=1,
-            short=0,
-            random_state=0,
-        )[kept]
+        title: trade_at_thresholds(X.iloc[test], said[best], costs=costs, **settings)[kept]
         for title, costs in (("no costs", 0.0), ("spread", Costs(spread_bps=spread)))
     }
     print(pd.concat(tables).to_string(float_format=lambda value: f"{value:.3g}"))

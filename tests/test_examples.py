@@ -14,7 +14,7 @@ SAYS = {
     "beliefs": ("never seen", 3),
     "features": ("look-ahead", 0),
     "fusion": ("the same positions: True", 1),
-    "gold_waves": ("On the test block", 1),
+    "gold_waves": ("On the test block", 2),
     "holdout": ("auc_pr_surrogate", 12),
     "labels": ("buy_sell_hold", 1),
     "regime": ("no penalty for error", 12),
