@@ -32,7 +32,7 @@ SAYS = {
     "docs/quickstart.md": ("Skill:", "max_drawdown"),
     "docs/reading.md": ("Skill:", "auc_pr_random_walk"),
     "docs/contracts.md": ("looks back 60 bars", "no leak in 48 columns", "must be sorted"),
-    "docs/own_parts.md": ("passed:", "no leak in 1 columns", "leak"),
+    "docs/own_parts.md": ("passed:", "no leak in 1 columns", "leak", "votes:"),
     "docs/features.md": ("no leak in 223 columns", "redundant with", "2 fold(s)"),
     "docs/waves.md": ("bars in 496 waves", "sideways_precision", "persistence"),
     "docs/validation.md": (
