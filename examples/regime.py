@@ -51,14 +51,13 @@ def cost_weighted(experiment: Experiment) -> Experiment:
     return experiment.replace(changes | {f"members.{name}.cost_matrix": COST for name in members})
 
 
-def judge(model, bars, came, windows: dict[str, slice]) -> dict[str, dict[str, float]]:
-    """Score the first horizon on windows of the holdout, and trade the positions there."""
-    said, position, classes = model.predict_proba(bars)[0], model.predict_position(bars), model.classes_[0]
-    scores = {}
+def judge(said, position, classes, bars, came, windows: dict[str, slice]) -> dict[str, dict[str, float]]:
+    """Score what is said of the first horizon on windows of the holdout, and trade the positions there."""
+    scores, a_year = {}, (len(bars) - 1) / ((bars.index[-1] - bars.index[0]) / pd.Timedelta(days=365.25))
     for name, rows in windows.items():
         known = came.iloc[rows].notna().to_numpy()
         truth, proba = came.iloc[rows][known], said[rows][known]
-        traded = backtest(bars.iloc[rows], position[rows], costs=1.0).metrics
+        traded = backtest(bars.iloc[rows], position[rows], costs=1.0, periods_per_year=a_year).metrics
         scores[name] = {
             "AUC-PR": np.mean(auc_pr_by_class(truth, proba, classes=classes, events=EVENTS)),
             "Brier": float(np.ravel(brier_score(truth, proba, classes=classes))[0]),
@@ -74,6 +73,7 @@ def judge(model, bars, came, windows: dict[str, slice]) -> dict[str, dict[str, f
 
 def variants(model, X, y, weight, *judged_on) -> pd.DataFrame:
     """Leave one part out at a time; members stay as they were fitted, calibration, vote and sizer are judged anew."""
+    (bars, *_), classes = judged_on, model.classes_[0]
     vote, whole = model.model_[-1], {"calibrator": TemperatureScaling(), "weighting": "squared_auc_pr"}
     sizer = KellySizer(fraction=1.0)
     parts = {
@@ -84,11 +84,18 @@ def variants(model, X, y, weight, *judged_on) -> pd.DataFrame:
         "uniform vote": ({"weighting": "uniform"}, sizer),
         "no penalty for error": ({}, KellySizer(fraction=1.0, conservatism=0.0)),
     }
-    rows = {}
+    learned = y.iloc[:, 0][weight > 0]
+    prior = np.broadcast_to([np.mean(learned == one) for one in classes], (len(bars), len(classes)))
+    said = {"no model: the prior": (prior, np.zeros(len(bars)))}
     for name, (changed, sizing) in parts.items():
         vote.set_params(**whole | changed)
-        scores = judge(model.set_params(sizer=sizing).recalibrate(X, y, weight), *judged_on)
-        rows |= {(window, name): score for window, score in scores.items()}
+        model.set_params(sizer=sizing).recalibrate(X, y, weight)
+        said[name] = model.predict_proba(bars)[0], model.predict_position(bars)
+    rows = {
+        (window, name): score
+        for name, answer in said.items()
+        for window, score in judge(*answer, classes, *judged_on).items()
+    }
     vote.set_params(**whole)
     model.set_params(sizer=sizer).recalibrate(X, y, weight)
     return pd.DataFrame.from_dict(rows, orient="index").sort_index(level=0, sort_remaining=False)
