@@ -23,6 +23,7 @@ from ensemble_kit.waves import extract_waves, fit_cut, wave_features, wave_targe
 
 PRICES = ["open", "high", "low", "close"]
 SHOWN = ["up_down_ratio", "loss_rate", "sideways_precision", "sideways_share", "r2", "directional_accuracy"]
+LONGEST = 60  # rows that any view looks back
 FIGURES = ["total_return", "buy_and_hold", "sharpe", "max_drawdown", "trades", "win_rate", "costs"]
 
 
@@ -75,6 +76,7 @@ def fitted(model, frame: pd.DataFrame, y: pd.DataFrame):
 
 
 def foretold(model, frame: pd.DataFrame, index: pd.Index) -> np.ndarray:
+    frame = frame.iloc[max(frame.index.get_loc(index[0]) - LONGEST, 0) :]
     return pd.DataFrame(model.predict(frame), index=frame.index).loc[index].to_numpy()
 
 
