@@ -15,7 +15,7 @@ BLOCK = re.compile(r"^(?P<before>.*)\n\n?```python(?P<mark>.*)\n(?P<code>(?:.*\n
 #: Words that each page's examples print.
 SAYS = {
     "README.md": ("lightgbm", "max_drawdown"),
-    "docs/labels.md": ("n_purged", "bottom", "score"),
+    "docs/labels.md": ("n_purged", "bottom", "score", "404 events", "it is the weight: True", "309 bets gain"),
     "docs/data.md": ("missing bars      3 in 1 gaps", "4:1", "1 copied rows dropped"),
     "docs/live.md": ("401", "taken", "too early"),
     "docs/streaming.md": ("the same as the batch: True",),
@@ -46,12 +46,21 @@ SAYS = {
     "docs/estimators.md": ("lstm_gru", "stop", "lookback 5"),
     "docs/calibration.md": ("temperature", "Brier skill", "as it came"),
     "docs/ensemble.md": ("temperature", "without", "score, calibrate, weigh"),
+    "docs/resampling.md": (
+        "3120 bars, 169 of volume, 168 of turnover",
+        "bars ahead",
+        "no leak found",
+        "lookback 0 is too short",
+        "lookback 100 holds",
+    ),
+    "docs/panels.md": ("AAA as it is alone: True", "no leak in 316 columns", "close instruments", "matched_return"),
+    "docs/nulls.md": ("peak_slope_bottom", "causal rule", "labels shifted", "random walks"),
     "docs/experiments.md": ("12 left out between", "LGBMWindowClassifier(n_estimators=50", "n_trees: no such key"),
 }
 
 
 #: Pages without python.
-SAYS_NOTHING = {"docs/index.md", "docs/systems.md"}
+SAYS_NOTHING = {"docs/index.md", "docs/systems.md", "docs/words.md"}
 
 
 def page_text(page):
