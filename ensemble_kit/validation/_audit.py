@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
-_HOLE = 3  # bars without numbers before half of the borders: a backfill shows only in a gap
+_HOLE = 3  # bars without numbers before some borders: a backfill shows only in a gap
+_TELLING = 4  # every fourth border stands at a bar that tells more than others: rare leaks are there, if anywhere
 _MEASURED = 3  # groups of columns whose reach is bisected, each with two searches
 _SEARCH_RUNS = 24
 
@@ -42,6 +44,7 @@ class Audit:
     run: Run
     X: Any
     y: Any
+    keys: RowKeys
     step: IntArray  # number of each row's time among the distinct times
     index: pd.Index[Any]
     full: Answer
@@ -65,7 +68,7 @@ class Audit:
                 "Set its `random_state`, or pass it fitted."
             )
         index = pd.RangeIndex(len(X)) if keys.index is None else keys.index
-        return cls(run, X, y, step, index, full, rtol, tally)
+        return cls(run, X, y, keys, step, index, full, rtol, tally)
 
     @property
     def n_times(self) -> int:
@@ -153,21 +156,68 @@ class Leak:
         return dict(zip(self.COLUMNS, values, strict=True))
 
 
-def _borders(n_times: int, n_prefixes: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Return the last visible times, those on bars as they are and those behind a gap."""
+def _borders(n_times: int, n_prefixes: int, n_telling: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Spread the last visible times, but for the telling; return those on bars as they are and those behind a gap."""
     part = (np.arange(n_prefixes) + rng.random(n_prefixes)) / n_prefixes
     last = n_times - 1
     at = np.where(np.arange(n_prefixes) % 2, part * last, np.exp(part * np.log(last)) - 1)
     gap = np.arange(n_prefixes) // 2 % 2 == 1
     at = np.clip(at.astype(np.int64), 0, last - 1)
+    place = np.arange(n_telling)
+    left_out = _TELLING * place + 3 - place % 2 * 2  # even ones, in turn behind a gap and on bars as they are
+    at, gap = np.delete(at, left_out), np.delete(gap, left_out)
     return np.unique(at[~gap]), np.unique(at[gap])
+
+
+def _telling(audit: Audit, n: int) -> IntArray:
+    """Return up to n times: in turn before a long step, at a large move and before one, none by another of its kind."""
+    length = np.diff(np.unique(audit.keys.time))
+    moves = _moves(audit)
+    scores = np.stack([length - length.min(), moves[:-1], moves[1:]])
+    last = len(length)
+    scores[:, : math.isqrt(last)] = 0.0  # warm-up, mostly without answers: half of the log scale stands there
+    apart = last // (2 * n) if n else 0
+    found: list[int] = []
+    for turn in range(len(scores) * n):
+        score = scores[turn % len(scores)]
+        best = np.flatnonzero(score == score.max())
+        t = int(best[np.abs(best - last // 2).argmin()])  # one weekend is as long as another
+        if score[t] > 0 and len(found) < n:
+            found.append(t)
+            score[max(t - apart, 0) : t + apart + 1] = 0.0
+            scores[:, t] = 0.0
+    return np.array(found, np.int64)
+
+
+def _moves(audit: Audit) -> FloatArray:
+    """Return by time the largest relative change of a price since its instrument's bar before; 0 where unknown."""
+    price, instrument = _price(audit.X), audit.keys.instrument
+    order = np.argsort(instrument, kind="stable")
+    before, now = order[:-1], order[1:]
+    with quiet():
+        move = np.abs(price[now] / price[before] - 1)
+    move[(instrument[before] != instrument[now]) | ~np.isfinite(move)] = 0.0
+    largest = np.zeros(audit.n_times)
+    np.maximum.at(largest, audit.step[now], move)
+    return largest
+
+
+def _price(X: Any) -> FloatArray:
+    """Return the close, without one the first column of numbers, without any NaN."""
+    columns = X if isinstance(X, pd.DataFrame) else pd.DataFrame(X.reshape(len(X), -1))
+    numbers = [place for place, dtype in enumerate(columns.dtypes) if pd.api.types.is_any_real_numeric_dtype(dtype)]
+    places = [place for place in numbers if columns.columns[place] == "close"] or numbers
+    if not places:
+        return np.full(len(X), np.nan)
+    return columns.iloc[:, places[0]].to_numpy(np.float64, na_value=np.nan)
 
 
 def probes(plain: Audit, n_prefixes: int, rng: np.random.Generator) -> list[tuple[Audit, BoolArray]]:
     """Return what to hide: the rows after some times, on bars as they are and on bars with gaps."""
-    borders = _borders(plain.n_times, n_prefixes, rng)
-    holed = plain.with_holes(borders[1]) if len(borders[1]) else plain
-    pairs = [(plain, t) for t in borders[0]] + [(holed, t) for t in borders[1]]
+    telling = _telling(plain, n_prefixes // _TELLING)
+    spread, gaps = _borders(plain.n_times, n_prefixes, len(telling), rng)
+    holed = plain.with_holes(gaps) if len(gaps) else plain
+    pairs = [(plain, t) for t in np.union1d(telling, spread)] + [(holed, t) for t in gaps]
     return [(audit, audit.step > t) for audit, t in pairs]
 
 
