@@ -17,7 +17,7 @@ SAYS = {
     "gold_waves": ("On the test block", 2),
     "holdout": ("auc_pr_surrogate", 12),
     "labels": ("buy_sell_hold", 1),
-    "regime": ("no penalty for error", 12),
+    "regime": ("no penalty for error", 34),
     "ticks": ("rule: heavier side", 1),
 }
 
