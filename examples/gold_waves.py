@@ -87,7 +87,7 @@ def scored(said: np.ndarray, came: pd.DataFrame, learned: pd.DataFrame, waves: p
 
 def chosen(waves: pd.DataFrame, learned: pd.DataFrame, valid: pd.DataFrame, full: bool) -> tuple[int, int, int]:
     """Return the heads, blocks and sequence that do best on the validation block; the test block is seen once."""
-    grid = product((2, 4, 8), (1, 2, 4), (12, 24, 48)) if full else product((2,), (1,), (6, 12))
+    grid = product((2, 8), (1, 3), (12, 24, 48)) if full else product((2,), (1,), (6, 12))
     tried = {}
     for heads, blocks, length in grid:
         model = fitted(network(full, n_heads=heads, n_layers=blocks, seq_len=length), waves, learned)
