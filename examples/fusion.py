@@ -104,7 +104,7 @@ def run(bars: pd.DataFrame, full: bool, folder: Path) -> None:
     }
     shown = ["total_return", "buy_and_hold", "sharpe", "sortino", "max_drawdown", "win_rate", "trades"]
     print(pd.DataFrame({n: r.metrics for n, r in results.items()}).T[shown].round(4).to_string())
-    plot_equity(results["always a side, no costs"]).figure.savefig(folder / "equity.png", dpi=110)
+    plot_equity(results["always a side"]).figure.savefig(folder / "equity.png", dpi=110)
 
     # One file: the network's weights, scaler, column names, parameters, and what it was worth.
     card = {"trained_on": [str(X.index[train[0]]), str(X.index[train[-1]])], "directional_accuracy": float(right)}
