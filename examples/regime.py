@@ -21,7 +21,7 @@ NETWORKS = ("lstm_gru", "lu_transformer", "informer")
 FEATURES = ("alpha158", "ict", "indicators", "session")  # 158 + 48 + 14 + 3 = 223 columns
 #: Bars of the source system's holdout; the whole one is the newest fifth.
 NEWEST = 1900
-#: Earlier bars that an answer can depend on to float precision (measured: `docs/streaming.md`).
+#: Earlier bars that an answer can depend on to float precision (measured by `benchmarks/live.py`).
 HISTORY = 2048
 #: Saying "slope" where a turn comes costs four times what a false turn does, and the wrong turn six times.
 COST = {
