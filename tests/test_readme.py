@@ -60,7 +60,7 @@ SAYS = {
 
 
 #: Pages without python.
-SAYS_NOTHING = {"docs/index.md", "docs/systems.md", "docs/words.md"}
+SAYS_NOTHING = {"docs/index.md", "docs/systems.md", "docs/words.md", "docs/gallery.md"}
 
 
 def page_text(page):
