@@ -1,5 +1,7 @@
 """How members are weighed and calibrated: by what, for whom, and what is refused before any work is done."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ensemble_kit.calibration import TemperatureScaling
 from ensemble_kit.ensemble import WalkForwardVotingClassifier, voting_weights
+from ensemble_kit.ensemble.judgement import _warnings_of
 from ensemble_kit.exceptions import EnsembleKitError
 from ensemble_kit.metrics import auc_pr, brier_score
 from ensemble_kit.targets import predict_log_proba
@@ -263,3 +266,9 @@ def test_voting_weights_by_hand():
     np.testing.assert_allclose(voting_weights(scores, power=1), [[0.75, 0.0], [0.25, 1.0]])
     np.testing.assert_allclose(voting_weights(scores, power=0), 0.5)
     np.testing.assert_allclose(voting_weights(3 * np.abs(scores)), voting_weights(np.abs(scores)))
+
+
+def test_a_calibrators_warning_names_its_member_and_points_at_who_judges():
+    with pytest.warns(UserWarning, match=r"^on its bound \(member 'trees'\)$") as caught, _warnings_of("trees"):
+        warnings.warn("on its bound", UserWarning, stacklevel=1)
+    assert caught[0].filename == __file__  # and not contextlib's
